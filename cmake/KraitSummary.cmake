@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+# What was found, and what it costs where something was not.
+get_target_property(_krait_type krait TYPE)
+message(STATUS "Krait ${PROJECT_VERSION} (${_krait_type}, ${CMAKE_BUILD_TYPE}, ${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION})")
+message(STATUS "  Kokkos          ${Kokkos_VERSION}: ${Kokkos_DEVICES}")
+message(STATUS "  MPI             ${KRAIT_MPI_NOTE}")
+message(STATUS "  Kokkos Kernels  ${KRAIT_KOKKOS_KERNELS_NOTE}")
+message(STATUS "  NCCL            ${KRAIT_NCCL_NOTE}")
+message(STATUS "  LIBXSMM         ${KRAIT_LIBXSMM_NOTE}: small products run the portable tiles")
+message(STATUS "  Highway         ${KRAIT_HIGHWAY_NOTE}: vector mathematics is the compiler's")
+if(NOT Kokkos_DEVICES MATCHES "OPENMP|THREADS|CUDA|HIP|SYCL")
+  message(STATUS "  Note: this Kokkos is serial; use ranks to fill the machine's cores")
+endif()
+if(NOT CMAKE_CXX_FLAGS MATCHES "-m(arch|cpu)" AND NOT Kokkos_ARCH)
+  message(STATUS "  Note: no architecture flag; the portable tiles run at the compiler's baseline vectors")
+endif()
+message(STATUS "  Tests ${Krait_ENABLE_TESTS}, benchmarks ${Krait_ENABLE_PERF_TESTS}, examples ${Krait_ENABLE_EXAMPLES}, documentation ${Krait_ENABLE_DOCS}")

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+/// \file
+/// The one place that knows Kokkos versions and backends by name.
+
+#include <Kokkos_Core.hpp>
+#include <type_traits>
+
+static_assert(KOKKOS_VERSION >= 40600 && KOKKOS_VERSION < 60000, "Krait needs Kokkos 4.6 or newer, below 6");
+
+namespace krait::impl {
+
+/// True where a team is one host thread: scratch is ordinary memory and vector lanes come from the compiler.
+template <class Exec>
+inline constexpr bool is_host_execution =
+    Kokkos::SpaceAccessibility<Kokkos::HostSpace, typename Exec::memory_space>::accessible;
+
+/// Scratch level to use for tiles: level 0 is on-chip memory on a GPU; on a host both levels are ordinary memory and
+/// level 1 is the roomy one.
+template <class Exec>
+inline constexpr int tile_scratch_level = is_host_execution<Exec> ? 1 : 0;
+
+/// Short backend name for labels.
+template <class Exec>
+constexpr const char* backend_name() {
+  return is_host_execution<Exec> ? "host" : "device";
+}
+
+}  // namespace krait::impl
