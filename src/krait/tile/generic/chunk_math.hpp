@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+/// \file
+/// The decays inside a chunk of tokens.
+
+#include <Kokkos_Core.hpp>
+
+#include <krait/tile/generic/elementwise.hpp>
+#include <krait/tile/generic/vector_math.hpp>
+#include <krait/tile/matrix.hpp>
+
+namespace krait::tile::generic {
+
+/// Inclusive sums of the log-decays a of a chunk, as unevaluated pairs high[i] + low[i] (compensated summation,
+/// Neumaier 1974). After one fast token the sum is large and its last bit is coarse; a difference of two sums that both
+/// contain it must still be as accurate as the slow tokens between them.
+template <class Member, class V>
+KOKKOS_INLINE_FUNCTION void cumulative_sum(const Member& team, int count, const V* a, V* high, V* low) {
+  Kokkos::single(Kokkos::PerTeam(team), [&]() {
+    V sum = V(0);
+    V lost = V(0);
+    for (int i = 0; i < count; ++i) {
+      const V next = sum + a[i];
+      lost += Kokkos::abs(sum) >= Kokkos::abs(a[i]) ? (sum - next) + a[i] : (a[i] - next) + sum;
+      sum = next;
+      high[i] = sum;
+      low[i] = lost;
+    }
+  });
+}
+
+/// Turns the products w(m, k) = <C_m, B_k> of a chunk into the weights of token k in output m:
+/// w(m, k) * exp(sum_m - sum_k) * scale[k] for k <= m and 0 above the diagonal, where nothing is read and no
+/// exponential is taken.
+template <class Member, class V>
+KOKKOS_INLINE_FUNCTION void decay_weights(const Member& team, int count, const V* high, const V* low, const V* scale,
+                                          Matrix<V> w) {
+  for_each(team, count, count, [=](int m, int k) {
+    w(m, k) = k <= m ? w(m, k) * decay((high[m] - high[k]) + (low[m] - low[k])) * scale[k] : V(0);
+  });
+}
+
+}  // namespace krait::tile::generic

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+/// \file
+/// Loops of a team over the elements of a tile. On a host each thread takes whole rows, so that the compiler can make
+/// vectors of the columns; on a GPU neighbouring threads take neighbouring columns.
+
+#include <Kokkos_Core.hpp>
+
+#include <krait/core/kokkos_shims.hpp>
+#include <krait/tile/matrix.hpp>
+
+namespace krait::tile::generic {
+
+/// body(i, j) for every i < rows, j < columns, in no particular order.
+template <class Member, class Body>
+KOKKOS_INLINE_FUNCTION void for_each(const Member& team, int rows, int columns, const Body& body) {
+  if constexpr (impl::is_host_execution<typename Member::execution_space>) {
+    Kokkos::parallel_for(Kokkos::TeamThreadRange(team, rows), [&](int i) {
+      for (int j = 0; j < columns; ++j) body(i, j);
+    });
+  } else {
+    Kokkos::parallel_for(Kokkos::TeamThreadRange(team, rows * columns),
+                         [&](int index) { body(index / columns, index % columns); });
+  }
+}
+
+/// to(i, j) = from(i, j), converted to the element type of `to`. Transpose either side to transpose on the way.
+template <class Member, class From, class To>
+KOKKOS_INLINE_FUNCTION void load(const Member& team, int rows, int columns, Matrix<From> from, Matrix<To> to) {
+  if (from.column == 1 && to.column == 1) {
+    // A loop of its own, because the compiler makes vectors only of strides that it knows.
+    for_each(team, rows, columns,
+             [=](int i, int j) { to.data[i * to.row + j] = static_cast<To>(from.data[i * from.row + j]); });
+  } else {
+    for_each(team, rows, columns, [=](int i, int j) { to(i, j) = static_cast<To>(from(i, j)); });
+  }
+}
+
+/// to(i, j) = value
+template <class Member, class V>
+KOKKOS_INLINE_FUNCTION void fill(const Member& team, int rows, int columns, V value, Matrix<V> to) {
+  for_each(team, rows, columns, [=](int i, int j) { to(i, j) = value; });
+}
+
+/// a(i, j) *= factors[i]
+template <class Member, class V>
+KOKKOS_INLINE_FUNCTION void scale_rows(const Member& team, int rows, int columns, const V* factors, Matrix<V> a) {
+  for_each(team, rows, columns, [=](int i, int j) { a(i, j) *= factors[i]; });
+}
+
+}  // namespace krait::tile::generic
