@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <ostream>
+#include <string>
+
+#include "options.hpp"
+
+namespace genome {
+
+/// Whether standard output is a terminal as far as one can tell. MPI launchers give each rank a terminal of their own
+/// whatever theirs is, so under one of them the answer is no.
+bool shows_a_terminal();
+
+/// Tells how far a job of known steps has come: a bar that is drawn over itself, or a line a step.
+class Progress {
+ public:
+  Progress(std::ostream& out, bool bar, std::int64_t steps) : out_(out), bar_(bar), steps_(steps) {}
+  ~Progress() { clear(); }
+  Progress(const Progress&) = delete;
+  Progress& operator=(const Progress&) = delete;
+  Progress(Progress&&) = delete;
+  Progress& operator=(Progress&&) = delete;
+
+  /// Says what is being worked on now; the bar shows it, lines wait for done().
+  void begin(const std::string& what);
+  /// Marks the current step as finished.
+  void done();
+  /// Takes the bar away.
+  void clear();
+
+ private:
+  void draw();
+
+  std::ostream& out_;
+  bool bar_;
+  std::int64_t steps_;
+  std::int64_t finished_ = 0;
+  std::string what_;
+  std::chrono::steady_clock::time_point since_;
+};
+
+}  // namespace genome

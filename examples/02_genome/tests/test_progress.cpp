@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <sstream>
+
+#include "../progress.hpp"
+
+namespace {
+
+using genome::Progress;
+using testing::EndsWith;
+using testing::HasSubstr;
+using testing::MatchesRegex;
+using testing::Not;
+
+TEST(Progress, WithoutABarEveryStepIsALine) {
+  std::ostringstream out;
+  Progress progress(out, false, 2);
+  progress.begin("one");
+  progress.done();
+  progress.begin("two");
+  progress.done();
+  progress.clear();
+  EXPECT_THAT(out.str(), MatchesRegex("  \\[1/2\\] one, [0-9.]+ s\n  \\[2/2\\] two, [0-9.]+ s\n"));
+}
+
+TEST(Progress, TheBarIsDrawnOverItselfAndTakenAway) {
+  std::ostringstream out;
+  {
+    Progress progress(out, true, 2);
+    progress.begin("one");
+    progress.done();
+    EXPECT_THAT(out.str(), HasSubstr("[###############...............] 50 % one"));
+  }
+  EXPECT_THAT(out.str(), Not(HasSubstr("\n")));
+  EXPECT_THAT(out.str(), EndsWith("\r\x1b[K"));
+}
+
+}  // namespace
