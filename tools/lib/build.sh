@@ -147,13 +147,17 @@ configure() {
   printf '%s\n' "$key" >"$stamp"
 }
 
+lock_build() {
+  mkdir -p "$build_dir"
+  exec 8>"$build_dir/.krait-lock"
+  flock -n 8 || { say "-- another tools/dev builds in $build_dir; waiting for it" && flock 8; }
+}
+
 # build [TARGET...]
 build() {
   local -a quiet=() targets=()
-  mkdir -p "$build_dir"
   (($# == 0)) || targets=(--target "$@")
-  exec 8>"$build_dir/.krait-lock"
-  flock -n 8 || { say "-- another tools/dev builds in $build_dir; waiting for it" && flock 8; }
+  lock_build
   configure
   [[ -t 1 || ! -e $build_dir/build.ninja ]] || quiet=(-- --quiet)
   say "-- building ${*:-everything} in $build_dir"

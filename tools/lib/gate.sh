@@ -1,2 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 # shellcheck shell=bash disable=SC2154 # variables of tools/dev
+# The CUDA gate: every kernel compiled to machine code, without a GPU and without a CUDA build of Kokkos.
+
+# Kernels on the path that every token takes. They must live in registers.
+hot_kernels='scan|conv'
+
+do_gate() {
+  local -a sources=("${words[@]}" "${extra[@]}")
+  local work
+  if [[ -z $(cuda_folder) ]]; then
+    say "gate: no nvcc here, skipped (it takes the CUDA toolkit, but no GPU)"
+    return 0
+  fi
+  # Only this root's Kokkos ships the CUDA headers in a build that they can be switched on in.
+  [[ -z $flavour || $flavour == openmp ]] || die "the gate works with --flavour openmp only"
+  flavour=openmp
+  enter
+  lock_build
+  configure
+  if ((${#sources[@]} == 0)); then mapfile -t sources < <(kernel_files); fi
+  ((${#sources[@]} > 0)) || { say "gate: there are no kernel files yet" && return 0; }
+  work=$build_dir/gate
+  mkdir -p "$work"
+  say "-- compiling ${#sources[@]} files with nvcc (unchanged ones are taken from $work)"
+  inside -- "$lib/gate_compile" "$work" "$build_dir/generated" "$(compile_jobs)" "$hot_kernels" "${sources[@]}"
+}
+
+# Host-only pieces use vector instructions that nvcc need not understand; the reference is not meant for devices.
+kernel_files() {
+  (cd "$checkout" && find src/krait -name '*.cpp' ! -path 'src/krait/reference/*' ! -path 'src/krait/tile/host/*' ! -path 'src/krait/io/*' | sort)
+}
