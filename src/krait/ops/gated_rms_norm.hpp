@@ -12,14 +12,14 @@ namespace krait {
 /// Tensors of gated_rms_norm(): b rows, L tokens, d features. A is accumulator_t<T>.
 template <Scalar T, class Exec = Kokkos::DefaultExecutionSpace>
 struct GatedRmsNormArguments {
-  Tensor<const T***, Exec> x;                      ///< (b, L, d)
-  Tensor<const T***, Exec> z;                      ///< (b, L, d) gate; optional
-  Tensor<const accumulator_t<T>*, Exec> weight;    ///< (d); absent together with `normalize == false` only
-  Tensor<const accumulator_t<T>*, Exec> bias;      ///< (d), optional
-  Tensor<T***, Exec> out;                          ///< (b, L, d); may be x itself
-  std::int64_t group_size = 0;                     ///< features that share a mean square; divides d; 0 means d
+  Tensor<const T***, Exec> x;                    ///< (b, L, d)
+  Tensor<const T***, Exec> z;                    ///< (b, L, d) gate; optional
+  Tensor<const accumulator_t<T>*, Exec> weight;  ///< (d); absent together with `normalize == false` only
+  Tensor<const accumulator_t<T>*, Exec> bias;    ///< (d), optional
+  Tensor<T***, Exec> out;                        ///< (b, L, d); may be x itself
+  std::int64_t group_size = 0;                   ///< features that share a mean square; divides d; 0 means d
   bool norm_before_gate = false;
-  bool normalize = true;                           ///< false: only the gate, x * silu(z) (a mixer without rmsnorm)
+  bool normalize = true;  ///< false: only the gate, x * silu(z) (a mixer without rmsnorm)
   double epsilon = 1e-5;
 };
 

@@ -11,10 +11,10 @@ namespace krait {
 /// Tensors of projection(): b rows, L tokens, I inputs, O outputs.
 template <Scalar T, class Exec = Kokkos::DefaultExecutionSpace>
 struct ProjectionArguments {
-  Tensor<const T***, Exec> in;                   ///< (b, L, I)
-  Tensor<const T**, Exec> weight;                ///< (O, I), as in torch.nn.Linear
-  Tensor<const accumulator_t<T>*, Exec> bias;    ///< (O), optional
-  Tensor<T***, Exec> out;                        ///< (b, L, O), overwritten
+  Tensor<const T***, Exec> in;                 ///< (b, L, I)
+  Tensor<const T**, Exec> weight;              ///< (O, I), as in torch.nn.Linear
+  Tensor<const accumulator_t<T>*, Exec> bias;  ///< (O), optional
+  Tensor<T***, Exec> out;                      ///< (b, L, O), overwritten
 };
 
 /// Linear map of every token, out = in * weight^T + bias, accumulated in accumulator_t<T>. Uses Kokkos Kernels where

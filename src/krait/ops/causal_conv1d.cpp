@@ -1,0 +1,345 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include <krait/ops/causal_conv1d.hpp>
+
+#include <Kokkos_Profiling_ScopedRegion.hpp>
+#include <string>
+
+#include <krait/core/error.hpp>
+#include <krait/core/instantiate.hpp>
+#include <krait/core/kokkos_shims.hpp>
+#include <krait/ops/checks.hpp>
+#include <krait/tile/tile.hpp>
+
+namespace krait {
+namespace {
+
+constexpr int max_taps = 16;
+
+/// The call, as every kernel sees it.
+template <Scalar T, class Exec>
+struct Problem {
+  using A = accumulator_t<T>;
+  using Memory = typename Exec::memory_space;
+
+  Tensor<const T***, Exec> x;
+  Tensor<const A**, Exec> weight;
+  Tensor<const A*, Exec> bias;
+  MixedTensor<T, 3, Exec> initial;
+  Tensor<T***, Exec> out;
+  Tensor<const std::int64_t*, Exec> x_map;
+  SequenceRuns::Table<Memory> table;
+  std::int64_t length;
+  std::int64_t channels;
+  int taps;
+  bool silu;
+
+  [[nodiscard]] KOKKOS_FUNCTION std::int64_t place(std::int64_t t) const {
+    return x_map.data() == nullptr ? t : x_map(t);
+  }
+
+  /// Input of channel c at token t of the run's row; the tokens before the run are its initial state.
+  [[nodiscard]] KOKKOS_FUNCTION A input(const Run& run, std::int64_t t, std::int64_t c) const {
+    if (t >= run.begin) return static_cast<A>(x(run.row, place(t), c));
+    return initial.absent() ? A(0) : initial(run.state, c, t - run.begin + taps - 1);
+  }
+
+  [[nodiscard]] KOKKOS_FUNCTION A bias_of(std::int64_t c) const { return bias.data() == nullptr ? A(0) : bias(c); }
+
+  /// Cuts tokens [first, last) of a row into the parts of runs, on_run(run, t0, t1), and what lies between them,
+  /// on_padding(t0, t1).
+  template <class OnRun, class OnPadding>
+  KOKKOS_FUNCTION void walk(std::int64_t row, std::int64_t first, std::int64_t last, const OnRun& on_run,
+                            const OnPadding& on_padding) const {
+    std::int64_t r = table.offsets(row);
+    const std::int64_t row_end = table.offsets(row + 1);
+    // The first run that ends behind `first`: ends ascend, empty runs included.
+    for (std::int64_t above = row_end; r < above;) {
+      const std::int64_t middle = r + (above - r) / 2;
+      if (table.runs(middle).end > first)
+        above = middle;
+      else
+        r = middle + 1;
+    }
+    std::int64_t t = first;
+    for (; r < row_end && t < last; ++r) {
+      const Run run = table.runs(r);
+      if (t < run.begin) {
+        const std::int64_t stop = run.begin < last ? run.begin : last;
+        on_padding(t, stop);
+        t = stop;
+      }
+      const std::int64_t stop = run.end < last ? run.end : last;
+      if (t < stop) {
+        on_run(run, t, stop);
+        t = stop;
+      }
+    }
+    if (t < last) on_padding(t, last);
+  }
+};
+
+/// One thread per row, block of tokens and channel; any strides. Taps == 0: their number is known at run time only.
+/// Neighbouring threads take neighbouring channels.
+template <Scalar T, class Exec, int Taps>
+struct ChannelKernel {
+  using A = accumulator_t<T>;
+  static constexpr std::int64_t block = impl::is_host_execution<Exec> ? 1024 : 32;
+
+  Problem<T, Exec> problem;
+  std::int64_t blocks;
+
+  explicit ChannelKernel(const Problem<T, Exec>& p) : problem(p), blocks((p.length + block - 1) / block) {}
+
+  [[nodiscard]] std::int64_t items() const {
+    return static_cast<std::int64_t>(problem.out.extent(0)) * blocks * problem.channels;
+  }
+
+  KOKKOS_FUNCTION void operator()(std::int64_t item) const {
+    const std::int64_t c = item % problem.channels;
+    const std::int64_t row = item / problem.channels / blocks;
+    const std::int64_t first = item / problem.channels % blocks * block;
+    const std::int64_t last = first + block < problem.length ? first + block : problem.length;
+    problem.walk(
+        row, first, last,
+        [&](const Run& run, std::int64_t t0, std::int64_t t1) {
+          if constexpr (Taps == 0)
+            any_taps(run, t0, t1, c);
+          else
+            fixed_taps(run, t0, t1, c);
+        },
+        [&](std::int64_t t0, std::int64_t t1) {
+          for (std::int64_t t = t0; t < t1; ++t) problem.out(row, t, c) = T(0);
+        });
+  }
+
+ private:
+  KOKKOS_FUNCTION void store(std::int64_t row, std::int64_t t, std::int64_t c, A sum) const {
+    problem.out(row, t, c) = static_cast<T>(problem.silu ? tile::silu(sum) : sum);
+  }
+
+  /// Weights and the last inputs stay in registers: the loops over taps unroll and no index is left to run time.
+  KOKKOS_FUNCTION void fixed_taps(const Run& run, std::int64_t t0, std::int64_t t1, std::int64_t c) const {
+    constexpr int history = Taps - 1;
+    A weight[Taps];
+    A recent[Taps];
+    for (int w = 0; w < Taps; ++w) weight[w] = problem.weight(c, w);
+    for (int w = 0; w < history; ++w) recent[w] = problem.input(run, t0 - history + w, c);
+    const A bias = problem.bias_of(c);
+    for (std::int64_t t = t0; t < t1; ++t) {
+      recent[history] = static_cast<A>(problem.x(run.row, problem.place(t), c));
+      A sum = bias;
+      for (int w = 0; w < Taps; ++w) sum += weight[w] * recent[w];
+      store(run.row, t, c, sum);
+      for (int w = 0; w < history; ++w) recent[w] = recent[w + 1];
+    }
+  }
+
+  KOKKOS_FUNCTION void any_taps(const Run& run, std::int64_t t0, std::int64_t t1, std::int64_t c) const {
+    const A bias = problem.bias_of(c);
+    for (std::int64_t t = t0; t < t1; ++t) {
+      A sum = bias;
+      for (int w = 0; w < problem.taps; ++w)
+        sum += problem.weight(c, w) * problem.input(run, t - (problem.taps - 1) + w, c);
+      store(run.row, t, c, sum);
+    }
+  }
+};
+
+/// One host thread per row, block of tokens and block of channels, for channels at unit stride. A tile of inputs, the
+/// history included, is converted once into fast memory; sums then run over whole vectors of channels.
+template <Scalar T, class Exec, int Taps>
+struct HostKernel {
+  using A = accumulator_t<T>;
+  static constexpr std::int64_t block = 256;  // tokens of one item
+  static constexpr int rows = 16;             // tokens of one tile
+  static constexpr int width = 128;           // channels of one tile
+  static constexpr int tap_room = Taps == 0 ? max_taps : Taps;
+
+  struct Tile {
+    A inputs[rows + tap_room - 1][width];
+    A weights[tap_room][width];
+    A bias[width];
+    A sums[width];
+  };
+
+  Problem<T, Exec> problem;
+  std::int64_t blocks;
+  std::int64_t strips;
+
+  explicit HostKernel(const Problem<T, Exec>& p)
+      : problem(p), blocks((p.length + block - 1) / block), strips((p.channels + width - 1) / width) {}
+
+  [[nodiscard]] std::int64_t items() const {
+    return static_cast<std::int64_t>(problem.out.extent(0)) * blocks * strips;
+  }
+
+  KOKKOS_FUNCTION void operator()(std::int64_t item) const {
+    const std::int64_t channel = item % strips * width;
+    const std::int64_t row = item / strips / blocks;
+    const std::int64_t first = item / strips % blocks * block;
+    const std::int64_t last = first + block < problem.length ? first + block : problem.length;
+    const auto columns = static_cast<int>(channel + width < problem.channels ? width : problem.channels - channel);
+    Tile tile;
+    for (int c = 0; c < columns; ++c) {
+      for (int w = 0; w < taps(); ++w) tile.weights[w][c] = problem.weight(channel + c, w);
+      tile.bias[c] = problem.bias_of(channel + c);
+    }
+    problem.walk(
+        row, first, last,
+        [&](const Run& run, std::int64_t t0, std::int64_t t1) { convolve(tile, run, t0, t1, channel, columns); },
+        [&](std::int64_t t0, std::int64_t t1) {
+          for (std::int64_t t = t0; t < t1; ++t) {
+            T* out = &problem.out(row, t, channel);
+            for (int c = 0; c < columns; ++c) out[c] = T(0);
+          }
+        });
+  }
+
+ private:
+  [[nodiscard]] KOKKOS_FUNCTION int taps() const { return Taps == 0 ? problem.taps : Taps; }
+
+  KOKKOS_FUNCTION void convolve(Tile& tile, const Run& run, std::int64_t t0, std::int64_t t1, std::int64_t channel,
+                                int columns) const {
+    const int history = taps() - 1;
+    for (int j = 0; j < history; ++j) {
+      for (int c = 0; c < columns; ++c) tile.inputs[j][c] = problem.input(run, t0 - history + j, channel + c);
+    }
+    for (std::int64_t t = t0; t < t1; t += rows) {
+      const int tokens = static_cast<int>(t + rows < t1 ? rows : t1 - t);
+      for (int j = 0; j < tokens; ++j) {
+        const T* x = &problem.x(run.row, problem.place(t + j), channel);
+        for (int c = 0; c < columns; ++c) tile.inputs[history + j][c] = static_cast<A>(x[c]);
+      }
+      for (int j = 0; j < tokens; ++j) {
+        T* out = &problem.out(run.row, t + j, channel);
+        sum(tile, j, columns);
+        if (problem.silu) {
+          for (int c = 0; c < columns; ++c) out[c] = static_cast<T>(tile::silu(tile.sums[c]));
+        } else {
+          for (int c = 0; c < columns; ++c) out[c] = static_cast<T>(tile.sums[c]);
+        }
+      }
+      for (int j = 0; j < history; ++j) {
+        for (int c = 0; c < columns; ++c) tile.inputs[j][c] = tile.inputs[tokens + j][c];
+      }
+    }
+  }
+
+  /// Sums of token j of the tile, taps in ascending order as in the other kernel.
+  KOKKOS_FUNCTION void sum(Tile& tile, int j, int columns) const {
+    if constexpr (Taps == 0) {
+      for (int c = 0; c < columns; ++c) tile.sums[c] = tile.bias[c];
+      for (int w = 0; w < problem.taps; ++w) {
+        for (int c = 0; c < columns; ++c) tile.sums[c] += tile.weights[w][c] * tile.inputs[j + w][c];
+      }
+    } else {
+      for (int c = 0; c < columns; ++c) {
+        A value = tile.bias[c];
+        for (int w = 0; w < Taps; ++w) value += tile.weights[w][c] * tile.inputs[j + w][c];
+        tile.sums[c] = value;
+      }
+    }
+  }
+};
+
+/// The last taps - 1 entries of [initial | run], one thread per run and channel. Entry j is read at or behind j of the
+/// initial state and the entries go in ascending order, so both states may be the same memory.
+template <Scalar T, class Exec>
+struct FinalStates {
+  Problem<T, Exec> problem;
+  Tensor<T***, Exec> final_states;
+
+  KOKKOS_FUNCTION void operator()(std::int64_t item) const {
+    const Run run = problem.table.runs(item / problem.channels);
+    const std::int64_t c = item % problem.channels;
+    for (int j = 0; j < problem.taps - 1; ++j)
+      final_states(run.state, c, j) = static_cast<T>(problem.input(run, run.end - (problem.taps - 1) + j, c));
+  }
+};
+
+template <class Exec, class Kernel>
+void launch(const Exec& exec, const std::string& label, const Kernel& kernel) {
+  Kokkos::parallel_for(label, Kokkos::RangePolicy<Exec, Kokkos::IndexType<std::int64_t>>(exec, 0, kernel.items()),
+                       kernel);
+}
+
+template <template <Scalar, class, int> class Kernel, Scalar T, class Exec>
+void launch_for_taps(const Exec& exec, const std::string& label, const Problem<T, Exec>& problem) {
+  switch (problem.taps) {
+    case 2:
+      return launch(exec, label, Kernel<T, Exec, 2>(problem));
+    case 3:
+      return launch(exec, label, Kernel<T, Exec, 3>(problem));
+    case 4:
+      return launch(exec, label, Kernel<T, Exec, 4>(problem));
+    default:
+      return launch(exec, label, Kernel<T, Exec, 0>(problem));
+  }
+}
+
+template <Scalar T, class Exec>
+void check(const CausalConv1dArguments<T, Exec>& arguments, const SequenceRuns& runs) {
+  const char* name = "krait::causal_conv1d";
+  const auto channels = static_cast<std::int64_t>(arguments.weight.extent(0));
+  const auto taps = static_cast<std::int64_t>(arguments.weight.extent(1));
+  KRAIT_REQUIRE(ConfigError, 1 <= taps && taps <= max_taps, name, ": weight has ", taps, " taps, expected 1 to ",
+                max_taps);
+  if (is_absent(arguments.x_map)) {
+    impl::require_extents(name, "x", extents(arguments.x), {runs.rows(), runs.length(), channels});
+  } else {
+    impl::require_extents(name, "x_map", extents(arguments.x_map), {runs.length()});
+    impl::require_extents(name, "x", extents(arguments.x),
+                          {runs.rows(), static_cast<std::int64_t>(arguments.x.extent(1)), channels});
+  }
+  impl::require_extents(name, "out", extents(arguments.out), {runs.rows(), runs.length(), channels});
+  if (!is_absent(arguments.bias)) impl::require_extents(name, "bias", extents(arguments.bias), {channels});
+  if (!arguments.initial_states.absent())
+    impl::require_extents(name, "initial_states", arguments.initial_states.extents(),
+                          {runs.states(), channels, taps - 1});
+  if (!is_absent(arguments.final_states))
+    impl::require_extents(name, "final_states", extents(arguments.final_states), {runs.states(), channels, taps - 1});
+}
+
+}  // namespace
+
+template <Scalar T, class Exec>
+void causal_conv1d(const Exec& exec, const CausalConv1dArguments<T, Exec>& arguments, const SequenceRuns& runs) {
+  const bool by_tiles = impl::is_host_execution<Exec> && arguments.x.stride(2) == 1 && arguments.out.stride(2) == 1;
+  const std::string label = impl::operator_label<T>(
+      "krait::causal_conv1d", by_tiles ? "host" : (impl::is_host_execution<Exec> ? "host_strided" : "device"));
+  const Kokkos::Profiling::ScopedRegion region(label);
+  check(arguments, runs);
+
+  const Problem<T, Exec> problem{arguments.x,
+                                 arguments.weight,
+                                 arguments.bias,
+                                 arguments.initial_states,
+                                 arguments.out,
+                                 arguments.x_map,
+                                 runs.on<typename Exec::memory_space>(),
+                                 runs.length(),
+                                 static_cast<std::int64_t>(arguments.weight.extent(0)),
+                                 static_cast<int>(arguments.weight.extent(1)),
+                                 arguments.activation == Activation::silu};
+  if constexpr (impl::is_host_execution<Exec>) {
+    if (by_tiles)
+      launch_for_taps<HostKernel>(exec, label, problem);
+    else
+      launch_for_taps<ChannelKernel>(exec, label, problem);
+  } else {
+    launch_for_taps<ChannelKernel>(exec, label, problem);
+  }
+  if (!is_absent(arguments.final_states)) {
+    const auto items = static_cast<std::int64_t>(runs.host().size()) * problem.channels;
+    Kokkos::parallel_for(label + "::final_states",
+                         Kokkos::RangePolicy<Exec, Kokkos::IndexType<std::int64_t>>(exec, 0, items),
+                         FinalStates<T, Exec>{problem, arguments.final_states});
+  }
+}
+
+#define KRAIT_INSTANTIATE(T, EXEC) \
+  template void causal_conv1d<T, EXEC>(const EXEC&, const CausalConv1dArguments<T, EXEC>&, const SequenceRuns&);
+KRAIT_FOR_EACH_SCALAR_AND_SPACE(KRAIT_INSTANTIATE)
+#undef KRAIT_INSTANTIATE
+
+}  // namespace krait
