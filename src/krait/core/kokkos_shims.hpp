@@ -5,6 +5,7 @@
 /// The one place that knows Kokkos versions and backends by name.
 
 #include <Kokkos_Core.hpp>
+#include <Kokkos_Profiling_ScopedRegion.hpp>
 #include <type_traits>
 
 static_assert(KOKKOS_VERSION >= 40600 && KOKKOS_VERSION < 60000, "Krait needs Kokkos 4.6 or newer, below 6");
