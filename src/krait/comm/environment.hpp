@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+namespace krait {
+
+/// MPI (where enabled) and Kokkos for the length of main: opened in the right order, closed in the right order. What
+/// the caller has initialised before is left as it is, and open at the end.
+///
+/// Where a node has several devices, rank i of the node takes device i modulo their number, unless Kokkos's own
+/// arguments or variables choose one. The arguments of Kokkos and MPI are removed from argc and argv.
+class Environment {
+ public:
+  Environment(int& argc, char**& argv);
+  ~Environment();
+  Environment(const Environment&) = delete;
+  Environment& operator=(const Environment&) = delete;
+  Environment(Environment&&) = delete;
+  Environment& operator=(Environment&&) = delete;
+
+ private:
+  bool closes_mpi_ = false;
+  bool closes_kokkos_ = false;
+};
+
+}  // namespace krait

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+/// \file
+/// The one engine under all operations: sends stretches of one View to ranks and receives stretches of another from
+/// ranks. The own part is a copy on the execution space; memory that MPI cannot read goes through host buffers.
+
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <typeinfo>
+#include <vector>
+
+#include <krait/comm/endpoints.hpp>
+#include <krait/comm/state.hpp>
+
+namespace krait::impl {
+
+/// A stretch of an end that goes to, or comes from, one rank; in bytes.
+struct Part {
+  int peer = 0;
+  std::int64_t offset = 0;
+  std::int64_t bytes = 0;
+};
+/// In ascending order of offsets, at most one part per peer.
+using Parts = std::vector<Part>;
+
+/// Whether this exchange goes through host buffers.
+bool is_staged(const CommState& state, bool on_host);
+
+/// "krait::comm::all_to_all_v[mpi,staged]"
+std::string comm_label(const CommState& state, CommOperation operation, bool on_host);
+
+/// Messages of one stage, started by the constructor. What this rank sends to itself and receives in the same exchange
+/// is a copy.
+class Exchange {
+ public:
+  Exchange(CommState& state, CommOperation operation, int tag, std::shared_ptr<const Endpoints> ends, Parts sends,
+           Parts receives);
+
+  /// True when all has arrived; the copies back are enqueued by then.
+  bool test();
+  /// Blocks until the messages are done; test() is true afterwards.
+  void wait() { messages_->wait(); }
+  bool abandon() noexcept { return messages_->abandon(); }
+
+  [[nodiscard]] const Endpoints& ends() const { return *ends_; }
+  /// Whether a copy was enqueued, so that only the instance knows when all is there.
+  [[nodiscard]] bool enqueued() const { return enqueued_; }
+  /// Whether the instance may still be reading a host buffer.
+  [[nodiscard]] bool reads_buffer() const { return recv_buffer_.has_value(); }
+
+ private:
+  /// A stretch of an end without gaps.
+  struct Stretch {
+    std::int64_t offset = 0;
+    std::int64_t bytes = 0;
+  };
+  static std::vector<Stretch> stretches(const Parts& parts);
+  void start_staged(CommState& state, const Parts& sends, const Parts& receives);
+  void post_receives(const Parts& parts, std::byte* data, int rank);
+  void post_sends(const Parts& parts, const std::byte* data, int rank);
+
+  std::shared_ptr<const Endpoints> ends_;
+  std::vector<Stretch> copies_back_;
+  std::optional<Lease<StagingSpace>> send_buffer_;
+  std::optional<Lease<StagingSpace>> recv_buffer_;
+  std::unique_ptr<Messages> messages_;  ///< ends before the memory it uses
+  bool enqueued_ = false;
+  bool finished_ = false;
+};
+
+/// What a Request owns: one exchange after the other.
+class RequestState {
+ public:
+  /// Runs when the exchange before it has finished; may return the next one, or nothing.
+  using Stage = std::function<std::unique_ptr<Exchange>()>;
+
+  RequestState(std::shared_ptr<CommState> comm, std::unique_ptr<Exchange> first, std::vector<Stage> next = {});
+  RequestState(const RequestState&) = delete;
+  RequestState& operator=(const RequestState&) = delete;
+  ~RequestState();
+
+  /// Goes on as far as possible without blocking. True when finished, well or badly.
+  bool advance() noexcept;
+  [[nodiscard]] bool finished() const { return finished_; }
+
+  /// Waits, and throws what failed.
+  void wait() {
+    comm_->progress->run(this, [this] { return advance(); }, [this] { block(); });
+    if (failure_) std::rethrow_exception(failure_);
+  }
+  /// After a wait: the fence that a reader needs before it uses what was received.
+  /// \param space, reader  type and address of the instance that will read, or null for anybody
+  void settle(const std::type_info* space, const void* reader) const;
+
+  /// For destructors: waits, for some time only while an exception unwinds, and keeps a failure in the communicator.
+  /// False when memory is still in use.
+  bool wait_quietly() noexcept;
+  /// Gives up. False when memory is still in use.
+  bool abandon() noexcept;
+
+ private:
+  void block() noexcept;
+  void keep_failure(const char* text) noexcept;
+  template <class Action>
+  void guarded(Action&& action) noexcept;
+
+  std::shared_ptr<CommState> comm_;
+  std::vector<std::unique_ptr<Exchange>> exchanges_;  ///< started ones; the last is under way
+  std::vector<Stage> next_;
+  std::size_t stages_done_ = 0;
+  std::exception_ptr failure_;
+  bool finished_ = false;
+  int exceptions_at_start_;
+};
+
+}  // namespace krait::impl

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include <krait/comm/request.hpp>
+
+#include <chrono>
+#include <exception>
+#include <thread>
+#include <utility>
+
+#include <krait/comm/exchange.hpp>
+
+namespace krait {
+namespace impl {
+
+RequestState::RequestState(std::shared_ptr<CommState> comm, std::unique_ptr<Exchange> first, std::vector<Stage> next)
+    : comm_(std::move(comm)), next_(std::move(next)), exceptions_at_start_(std::uncaught_exceptions()) {
+  exchanges_.push_back(std::move(first));
+  if (!next_.empty()) comm_->progress->add(this);
+}
+
+RequestState::~RequestState() { comm_->progress->remove(this); }
+
+template <class Action>
+void RequestState::guarded(Action&& action) noexcept {
+  try {
+    action();
+  } catch (...) {
+    failure_ = std::current_exception();
+    finished_ = true;
+  }
+}
+
+bool RequestState::advance() noexcept {
+  guarded([this] {
+    while (!finished_ && exchanges_.back()->test()) {
+      std::unique_ptr<Exchange> started;
+      while (!started && stages_done_ < next_.size()) started = next_[stages_done_++]();
+      if (started) {
+        exchanges_.push_back(std::move(started));
+      } else {
+        finished_ = true;
+      }
+    }
+  });
+  return finished_;
+}
+
+void RequestState::block() noexcept {
+  guarded([this] { exchanges_.back()->wait(); });
+}
+
+void RequestState::settle(const std::type_info* space, const void* reader) const {
+  // Kernels of later stages and copies back read buffers that now return to their pool.
+  bool fence = !next_.empty();
+  bool enqueued = false;
+  for (const auto& exchange : exchanges_) {
+    fence = fence || exchange->reads_buffer();
+    enqueued = enqueued || exchange->enqueued();
+  }
+  const Endpoints& ends = exchanges_.front()->ends();
+  const bool same_instance = space != nullptr && ends.is_instance(*space, reader);
+  if (fence || (enqueued && !same_instance)) ends.fence("krait::comm: received data complete");
+}
+
+bool RequestState::wait_quietly() noexcept {
+  try {
+    if (std::uncaught_exceptions() > exceptions_at_start_) {
+      using Clock = std::chrono::steady_clock;
+      const auto end = Clock::now() + std::chrono::duration<double>(comm_->limits.unwinding_seconds);
+      while (!advance()) {
+        if (Clock::now() > end) {
+          keep_failure("krait::Request: given up while an exception was thrown; its messages were not complete");
+          return abandon();
+        }
+        std::this_thread::yield();
+      }
+    }
+    wait();
+    settle(nullptr, nullptr);
+    return true;
+  } catch (const std::exception& error) {
+    keep_failure(error.what());
+    return abandon();
+  }
+}
+
+bool RequestState::abandon() noexcept {
+  comm_->progress->remove(this);
+  finished_ = true;
+  return exchanges_.back()->abandon();
+}
+
+void RequestState::keep_failure(const char* text) noexcept {
+  try {
+    comm_->lost_failure = text;
+  } catch (...) {
+    comm_->lost_failure.clear();
+  }
+}
+
+}  // namespace impl
+
+Request::Request() noexcept = default;
+
+Request::Request(std::unique_ptr<impl::RequestState> state) noexcept : state_(std::move(state)) {}
+
+Request::Request(Request&& other) noexcept : state_(std::exchange(other.state_, nullptr)) {}
+
+Request& Request::operator=(Request&& other) noexcept {
+  if (this != &other) {
+    finish();
+    state_ = std::exchange(other.state_, nullptr);
+  }
+  return *this;
+}
+
+Request::~Request() { finish(); }
+
+void Request::finish() noexcept {
+  if (!state_) return;
+  // Freeing memory that MPI still uses would be worse than losing it.
+  if (!state_->wait_quietly()) static_cast<void>(state_.release());
+  state_.reset();
+}
+
+void Request::wait() {
+  if (state_) end(nullptr, nullptr);
+}
+
+bool Request::test() {
+  if (!state_) return true;
+  if (!state_->advance()) return false;
+  end(nullptr, nullptr);
+  return true;
+}
+
+void Request::wait_for(const std::type_info& space, const void* exec) {
+  if (state_) end(&space, exec);
+}
+
+void Request::end(const std::type_info* space, const void* reader) {
+  std::unique_ptr<impl::RequestState> state = std::exchange(state_, nullptr);
+  try {
+    state->wait();
+  } catch (...) {
+    if (!state->abandon()) static_cast<void>(state.release());
+    throw;
+  }
+  state->settle(space, reader);
+}
+
+void wait_all(std::span<Request> requests) {
+  std::exception_ptr failure;
+  for (Request& request : requests) {
+    try {
+      request.wait();
+    } catch (...) {
+      if (!failure) failure = std::current_exception();
+    }
+  }
+  if (failure) std::rethrow_exception(failure);
+}
+
+}  // namespace krait
