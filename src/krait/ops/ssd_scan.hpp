@@ -10,6 +10,7 @@
 #include <krait/core/scalars.hpp>
 #include <krait/core/tensor.hpp>
 #include <krait/core/workspace.hpp>
+#include <krait/ops/ssd_scan_tiling.hpp>
 
 namespace krait {
 
@@ -42,19 +43,19 @@ struct SsdScanOptions {
 /// Tensors of ssd_scan(). A is accumulator_t<T>; n = runs.states(). Any strides; unit stride in the last is fast.
 template <Scalar T, class Exec = Kokkos::DefaultExecutionSpace>
 struct SsdScanArguments {
-  Tensor<const T****, Exec> x;                              ///< (b, L, H, P)
-  MixedTensor<T, 3, Exec> dt;                               ///< (b, L, H), before bias, softplus and clamp
-  Tensor<const accumulator_t<T>*, Exec> A;                  ///< (H), negative
-  Tensor<const T****, Exec> B;                              ///< (b, L, G, N)
-  Tensor<const T****, Exec> C;                              ///< (b, L, G, N)
-  Tensor<const accumulator_t<T>*, Exec> D;                  ///< (H) skip per head; optional
-  Tensor<const accumulator_t<T>**, Exec> D_per_channel;     ///< (H, P) skip per channel; optional, not with D
-  Tensor<const T****, Exec> z;                              ///< (b, L, H, P) gate; optional
-  Tensor<const accumulator_t<T>*, Exec> dt_bias;            ///< (H), optional
-  MixedTensor<T, 4, Exec> initial_states;                   ///< (n, H, P, N); zero if absent
-  Tensor<T****, Exec> out;                                  ///< (b, L, H, P): y, or y * silu(z) with a gate
-  Tensor<T****, Exec> y;                                    ///< (b, L, H, P): y before the gate; optional, only with z
-  Tensor<accumulator_t<T>****, Exec> final_states;          ///< (n, H, P, N), optional
+  Tensor<const T****, Exec> x;                           ///< (b, L, H, P)
+  MixedTensor<T, 3, Exec> dt;                            ///< (b, L, H), before bias, softplus and clamp
+  Tensor<const accumulator_t<T>*, Exec> A;               ///< (H), negative
+  Tensor<const T****, Exec> B;                           ///< (b, L, G, N)
+  Tensor<const T****, Exec> C;                           ///< (b, L, G, N)
+  Tensor<const accumulator_t<T>*, Exec> D;               ///< (H) skip per head; optional
+  Tensor<const accumulator_t<T>**, Exec> D_per_channel;  ///< (H, P) skip per channel; optional, not with D
+  Tensor<const T****, Exec> z;                           ///< (b, L, H, P) gate; optional
+  Tensor<const accumulator_t<T>*, Exec> dt_bias;         ///< (H), optional
+  MixedTensor<T, 4, Exec> initial_states;                ///< (n, H, P, N); zero if absent
+  Tensor<T****, Exec> out;                               ///< (b, L, H, P): y, or y * silu(z) with a gate
+  Tensor<T****, Exec> y;                                 ///< (b, L, H, P): y before the gate; optional, only with z
+  Tensor<accumulator_t<T>****, Exec> final_states;       ///< (n, H, P, N), optional
   /// Optional (L): token t of dt lies at dt(row, dt_map(t), :); token t of out is stored at out(row, out_map(t), :).
   /// The second extent of the mapped tensor is then the number of places, not L.
   Tensor<const std::int64_t*, Exec> dt_map;
@@ -65,18 +66,25 @@ struct SsdScanArguments {
 template <Scalar T, class Exec = Kokkos::DefaultExecutionSpace>
 class SsdScanPlan {
  public:
-  /// \throws ConfigError for extents or options that can never work
-  SsdScanPlan(const Exec& exec, const SsdScanShape& shape, const SsdScanOptions& options = {});
+  /// \param tiling  for tests and tuning: overrides the plan's own choice where it is not zero
+  /// \throws ConfigError for extents or options that can never work, CapacityError when a head's tiles fit nowhere
+  SsdScanPlan(const Exec& exec, const SsdScanShape& shape, const SsdScanOptions& options = {},
+              const impl::SsdScanTiling& tiling = {});
 
   [[nodiscard]] const SsdScanShape& shape() const { return shape_; }
   /// With everything that was left open filled in (heads_per_group, segments, the chunk in use).
   [[nodiscard]] const SsdScanOptions& options() const { return options_; }
+  [[nodiscard]] const impl::SsdScanTiling& tiling() const { return tiling_; }
+  /// Tokens of a segment; the last one of a row may be shorter.
+  [[nodiscard]] std::int64_t segment_length() const { return segment_length_; }
   [[nodiscard]] std::size_t workspace_bytes() const;
   [[nodiscard]] Workspace<Exec>& workspace() const { return workspace_; }
 
  private:
   SsdScanShape shape_;
   SsdScanOptions options_;
+  impl::SsdScanTiling tiling_;
+  std::int64_t segment_length_ = 0;
   mutable Workspace<Exec> workspace_;
 };
 

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include <algorithm>
+#include <cstdint>
+#include <krait/core/error.hpp>
+#include <krait/core/instantiate.hpp>
+#include <krait/core/kokkos_shims.hpp>
+#include <krait/ops/ssd_scan.hpp>
+#include <krait/ops/ssd_scan_workspace.hpp>
+
+namespace krait {
+
+namespace {
+
+using impl::is_host_execution;
+using impl::SsdScanTiling;
+
+/// Longest chunk worth having: the products inside a chunk grow with it, and the traffic to the state shrinks.
+constexpr std::int64_t longest_chunk = 64;
+/// Scratch memory that a team should keep to: on a GPU what every generation has on chip (48 KiB less Kokkos's own
+/// part), less some for the reductions of the runtime; on a host a part of the second-level cache.
+constexpr std::int64_t chip_bytes = 40936 - 512;
+constexpr std::int64_t cache_bytes = std::int64_t(512) << 10;
+
+template <class V, class Exec>
+std::int64_t scratch_bytes(std::int64_t chunk, std::int64_t head_tile, std::int64_t d_state) {
+  const impl::SsdScanScratch scratch(chunk, head_tile, d_state, is_host_execution<Exec> ? 0 : 1);
+  return scratch.count * static_cast<std::int64_t>(sizeof(V));
+}
+
+/// Fills in the zeros of `tiling` so that a team's tiles take no more than `budget` bytes; false if that cannot be.
+/// The state comes first: a chunk's B and C are loaded once for all its channels. Chunks shorter than 16 tokens, and
+/// tiles narrower than 8 channels, are a last resort.
+template <class V, class Exec>
+bool fit(SsdScanTiling& tiling, const SsdScanShape& shape, std::int64_t chunk_size, std::int64_t budget) {
+  const auto fits = [&](std::int64_t chunk, std::int64_t head_tile) {
+    return scratch_bytes<V, Exec>(chunk, head_tile, shape.d_state) <= budget;
+  };
+  const std::int64_t widest = tiling.head_tile > 0 ? tiling.head_tile : shape.head_dim;
+  const std::int64_t longest = tiling.chunk > 0 ? tiling.chunk : std::min(chunk_size, longest_chunk);
+  for (const std::int64_t least :
+       {std::min<std::int64_t>(16, longest), std::min<std::int64_t>(4, longest), std::int64_t(1)}) {
+    std::int64_t chunk = tiling.chunk > 0 ? longest : least;
+    std::int64_t head_tile = widest;
+    while (!fits(chunk, head_tile) && head_tile > 8 && tiling.head_tile == 0) head_tile = (head_tile + 1) / 2;
+    if (!fits(chunk, head_tile)) continue;
+    for (const std::int64_t longer : {longest, longest / 2, longest / 4}) {
+      if (longer > chunk && fits(longer, head_tile)) chunk = longer;
+    }
+    tiling.chunk = static_cast<int>(chunk);
+    tiling.head_tile = static_cast<int>(head_tile);
+    return true;
+  }
+  return false;
+}
+
+template <class V, class Exec>
+SsdScanTiling choose_tiling(const Exec& exec, const SsdScanShape& shape, std::int64_t chunk_size,
+                            SsdScanTiling tiling) {
+  const Kokkos::TeamPolicy<Exec> policy(exec, 1, 1);
+  const auto limit = [&](int level) { return static_cast<std::int64_t>(policy.scratch_size_max(level)); };
+  if (tiling.team_size == 0) tiling.team_size = is_host_execution<Exec> ? 1 : 128;
+  tiling.scratch_level = impl::tile_scratch_level<Exec>;
+  if constexpr (!is_host_execution<Exec>) {
+    if (fit<V, Exec>(tiling, shape, chunk_size, std::min(chip_bytes, limit(0)))) return tiling;
+    tiling.scratch_level = 1;
+  }
+  if (fit<V, Exec>(tiling, shape, chunk_size, std::min(cache_bytes, limit(1)))) return tiling;
+  KRAIT_REQUIRE(CapacityError, (fit<V, Exec>(tiling, shape, chunk_size, limit(1))),
+                "krait::SsdScanPlan: d_state = ", shape.d_state, " needs ", scratch_bytes<V, Exec>(1, 8, shape.d_state),
+                " bytes of scratch memory for a team, there are ", limit(1));
+  return tiling;
+}
+
+/// Segments of a row when the caller leaves it to the plan: enough to keep the machine busy, none where the heads
+/// do. Every segment is walked up to twice, so fewer than two teams' worth of idle threads gain nothing, and segments
+/// of a few chunks neither.
+template <class Exec>
+std::int64_t choose_segments(const Exec& exec, const SsdScanShape& shape, const SsdScanTiling& tiling) {
+  const std::int64_t tiles = (shape.head_dim + tiling.head_tile - 1) / tiling.head_tile;
+  const std::int64_t teams = std::max<std::int64_t>(1, shape.batch * shape.heads * tiles);
+  // On a GPU the concurrency counts threads; four teams of 128 fill a multiprocessor of 2048.
+  const std::int64_t wanted = std::max(1, exec.concurrency() / (is_host_execution<Exec> ? 1 : 512));
+  return std::clamp<std::int64_t>(shape.length / (8 * tiling.chunk), 1, std::max<std::int64_t>(1, wanted / teams));
+}
+
+void require_valid(const SsdScanShape& shape, const SsdScanOptions& options) {
+  const auto require = [](bool condition, const char* name, auto value, const char* expected) {
+    KRAIT_REQUIRE(ConfigError, condition, "krait::SsdScanPlan: ", name, " = ", value, ", expected ", expected);
+  };
+  require(shape.batch >= 0, "batch", shape.batch, "0 or more");
+  require(shape.length >= 0, "length", shape.length, "0 or more");
+  require(shape.heads >= 1, "heads", shape.heads, "1 or more");
+  require(shape.head_dim >= 1, "head_dim", shape.head_dim, "1 or more");
+  require(shape.groups >= 1, "groups", shape.groups, "1 or more");
+  require(shape.d_state >= 1, "d_state", shape.d_state, "1 or more");
+  require(options.chunk_size >= 1, "chunk_size", options.chunk_size, "1 or more");
+  require(options.segments >= 0, "segments", options.segments, "0 or more");
+  require(options.heads_per_group >= 0, "heads_per_group", options.heads_per_group, "0 or more");
+  require(options.first_head >= 0, "first_head", options.first_head, "0 or more");
+  KRAIT_REQUIRE(ConfigError, options.dt_min <= options.dt_max, "krait::SsdScanPlan: the range of the step size is [",
+                options.dt_min, ", ", options.dt_max, "], expected dt_min <= dt_max");
+  KRAIT_REQUIRE(ConfigError, options.heads_per_group > 0 || shape.heads % shape.groups == 0,
+                "krait::SsdScanPlan: heads = ", shape.heads, " are not divisible by groups = ", shape.groups,
+                "; set heads_per_group where heads begin or end inside a group");
+}
+
+}  // namespace
+
+template <Scalar T, class Exec>
+SsdScanPlan<T, Exec>::SsdScanPlan(const Exec& exec, const SsdScanShape& shape, const SsdScanOptions& options,
+                                  const impl::SsdScanTiling& tiling)
+    : shape_(shape), options_(options), workspace_("krait::ssd_scan_workspace") {
+  require_valid(shape, options);
+  if (options_.heads_per_group == 0) options_.heads_per_group = shape.heads / shape.groups;
+  const std::int64_t last_group = (options_.first_head + shape.heads - 1) / options_.heads_per_group;
+  KRAIT_REQUIRE(ConfigError, last_group < shape.groups, "krait::SsdScanPlan: heads ", options_.first_head, " to ",
+                options_.first_head + shape.heads - 1, " of ", options_.heads_per_group, " per group read group ",
+                last_group, ", expected less than groups = ", shape.groups);
+
+  tiling_ = choose_tiling<accumulator_t<T>>(exec, shape, options.chunk_size, tiling);
+  options_.chunk_size = tiling_.chunk;
+  const std::int64_t segments = options.segments > 0 ? options.segments : choose_segments(exec, shape, tiling_);
+  segment_length_ = std::max<std::int64_t>(1, (shape.length + segments - 1) / segments);
+  options_.segments = std::max<std::int64_t>(1, (shape.length + segment_length_ - 1) / segment_length_);
+  workspace_.reserve(exec, workspace_bytes());
+}
+
+template <Scalar T, class Exec>
+std::size_t SsdScanPlan<T, Exec>::workspace_bytes() const {
+  return impl::SsdScanWorkspace<T>(shape_, options_.segments).bytes;
+}
+
+#define KRAIT_INSTANTIATE(T, EXEC) template class SsdScanPlan<T, EXEC>;
+KRAIT_FOR_EACH_SCALAR_AND_SPACE(KRAIT_INSTANTIATE)
+
+}  // namespace krait
