@@ -6,12 +6,14 @@
 
 #include <Kokkos_Core.hpp>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include <krait/comm/communicator.hpp>
 #include <krait/comm/request.hpp>
 #include <krait/core/scalars.hpp>
 #include <krait/core/tensor.hpp>
+#include <krait/layout/buffer_piece.hpp>
 #include <krait/layout/section_table.hpp>
 #include <krait/layout/sequence_layout.hpp>
 
@@ -108,10 +110,23 @@ class Redistribution {
   [[nodiscard]] Tensor<T***, Exec> heads_view(const Tensor<T*, Exec>& heads_buffer) const;
 
  private:
+  using Pieces = Kokkos::View<const impl::BufferPiece*, typename Exec::memory_space>;
+
+  void permute(const Exec& exec, const std::string& name, const Tensor<const T***, Exec>& from,
+               const Tensor<T***, Exec>& to, bool to_places) const;
+  void require_heads(const char* function, const char* name, const std::vector<std::int64_t>& extents) const;
+  void require_shard(const char* function, const char* name, const std::vector<std::int64_t>& extents) const;
+  void require_buffer(const char* function, const char* name, const Tensor<const T*, Exec>& buffer,
+                      std::int64_t needed) const;
+
   SequenceLayout layout_;
   SectionTable table_;
   std::int64_t rows_;
   bool passthrough_;
+  bool partition_;
+  std::vector<std::int64_t> sequence_counts_;
+  std::vector<std::int64_t> heads_counts_;
+  Pieces pieces_;  ///< of the sequence buffer
 };
 
 }  // namespace krait

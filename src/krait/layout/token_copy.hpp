@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+/// \file
+/// The copying kernels of the redistribution. A token row is copied in stretches of columns, so that the inner loop is
+/// a plain copy on a host and coalesced on a GPU. All offsets are 64-bit, whatever the Views' own index type.
+
+#include <Kokkos_Core.hpp>
+#include <algorithm>
+#include <cstdint>
+#include <string>
+#include <type_traits>
+
+#include <krait/core/kokkos_shims.hpp>
+#include <krait/layout/buffer_piece.hpp>
+
+namespace krait::impl {
+
+/// Address arithmetic of a tensor (row, token, column).
+template <class T>
+struct TokenRows {
+  T* data = nullptr;
+  std::int64_t row_stride = 0;
+  std::int64_t token_stride = 0;
+  std::int64_t column_stride = 1;
+
+  template <class View>
+  static TokenRows of(const View& view) {
+    return {view.data(), static_cast<std::int64_t>(view.stride(0)), static_cast<std::int64_t>(view.stride(1)),
+            static_cast<std::int64_t>(view.stride(2))};
+  }
+  KOKKOS_FUNCTION T* at(std::int64_t row, std::int64_t token, std::int64_t column) const {
+    return data + row * row_stride + token * token_stride + column * column_stride;
+  }
+};
+
+/// Longest stretch that one vector of lanes copies. On a GPU long ones are cut, so that all threads of a team have
+/// work.
+template <class Exec>
+inline constexpr std::int64_t longest_piece = is_host_execution<Exec> ? INT64_MAX : 256;
+
+/// Lanes of one thread of a team, or nothing on a host, where the compiler makes the vectors.
+struct OneLane {};
+
+template <class T>
+KOKKOS_FUNCTION void copy_columns(const OneLane& /*lanes*/, T* KOKKOS_RESTRICT to, std::int64_t to_stride,
+                                  const T* KOKKOS_RESTRICT from, std::int64_t from_stride, std::int64_t count) {
+  if (to_stride == 1 && from_stride == 1) {
+    for (std::int64_t k = 0; k < count; ++k) to[k] = from[k];
+  } else {
+    for (std::int64_t k = 0; k < count; ++k) to[k * to_stride] = from[k * from_stride];
+  }
+}
+
+template <class Member, class T>
+KOKKOS_FUNCTION void copy_columns(const Member& team, T* KOKKOS_RESTRICT to, std::int64_t to_stride,
+                                  const T* KOKKOS_RESTRICT from, std::int64_t from_stride, std::int64_t count) {
+  Kokkos::parallel_for(Kokkos::ThreadVectorRange(team, count),
+                       [&](const std::int64_t k) { to[k * to_stride] = from[k * from_stride]; });
+}
+
+/// Between a tensor and a buffer of pieces: the pack where ToBuffer, else the unpack. Token row q is row q % rows of
+/// token q / rows.
+template <class T, class Exec, bool ToBuffer>
+struct BufferCopy {
+  using Side = std::conditional_t<ToBuffer, const T, T>;
+  using Buffer = std::conditional_t<ToBuffer, T, const T>;
+  Kokkos::View<const BufferPiece*, typename Exec::memory_space> pieces;
+  TokenRows<Side> tensor;
+  Buffer* buffer;
+  std::int64_t rows;
+
+  [[nodiscard]] KOKKOS_FUNCTION std::int64_t size() const { return static_cast<std::int64_t>(pieces.extent(0)); }
+
+  template <class Lanes>
+  KOKKOS_FUNCTION void copy(const Lanes& lanes, std::int64_t q, std::int64_t p) const {
+    const BufferPiece piece = pieces(p);
+    Side* const side = tensor.at(q % rows, q / rows, piece.column);
+    Buffer* const place = buffer + piece.offset + q * piece.stride;
+    if constexpr (ToBuffer) {
+      copy_columns(lanes, place, 1, side, tensor.column_stride, piece.count);
+    } else {
+      copy_columns(lanes, side, tensor.column_stride, place, 1, piece.count);
+    }
+  }
+};
+
+/// Between two tensors of whole rows: token t of `to` (or the one at places(t)) from that at places(t) of `from` (or
+/// t).
+template <class T, class Exec>
+struct TokenPermutation {
+  Kokkos::View<const std::int64_t*, typename Exec::memory_space> places;
+  TokenRows<T> to;
+  TokenRows<const T> from;
+  std::int64_t rows;
+  std::int64_t width;
+  std::int64_t block;  ///< columns that are copied at once
+  bool to_places;
+
+  [[nodiscard]] KOKKOS_FUNCTION std::int64_t size() const { return (width + block - 1) / block; }
+
+  template <class Lanes>
+  KOKKOS_FUNCTION void copy(const Lanes& lanes, std::int64_t q, std::int64_t p) const {
+    const std::int64_t row = q % rows;
+    const std::int64_t token = q / rows;
+    const std::int64_t place = places(token);
+    const std::int64_t column = p * block;
+    copy_columns(lanes, to.at(row, to_places ? place : token, column), to.column_stride,
+                 from.at(row, to_places ? token : place, column), from.column_stride,
+                 block < width - column ? block : width - column);
+  }
+};
+
+/// Runs a copy over `items` token rows.
+template <class Exec, class Copy>
+struct CopyKernel {
+  using Member = typename Kokkos::TeamPolicy<Exec>::member_type;
+  Copy copy;
+  std::int64_t items;
+  std::int64_t items_per_team;
+
+  KOKKOS_FUNCTION void operator()(const std::int64_t q) const {
+    for (std::int64_t p = 0; p < copy.size(); ++p) copy.copy(OneLane{}, q, p);
+  }
+
+  KOKKOS_FUNCTION void operator()(const Member& team) const {
+    const std::int64_t first = team.league_rank() * items_per_team;
+    const std::int64_t here = items_per_team < items - first ? items_per_team : items - first;
+    Kokkos::parallel_for(Kokkos::TeamThreadRange(team, here * copy.size()),
+                         [&](const std::int64_t i) { copy.copy(team, first + i / copy.size(), i % copy.size()); });
+  }
+};
+
+template <class Exec, class Copy>
+void run_copy(const std::string& label, const Exec& exec, const Copy& copy, std::int64_t items) {
+  if (items == 0 || copy.size() == 0) return;
+  if constexpr (is_host_execution<Exec>) {
+    Kokkos::parallel_for(label, Kokkos::RangePolicy<Exec, Kokkos::IndexType<std::int64_t>>(exec, 0, items),
+                         CopyKernel<Exec, Copy>{copy, items, 1});
+  } else {
+    constexpr std::int64_t most_teams = std::int64_t{1} << 30;  // a league is counted in int
+    constexpr int threads = 8;
+    constexpr int lanes = 32;
+    const std::int64_t per_team = std::max<std::int64_t>(4, (items + most_teams - 1) / most_teams);
+    const auto teams = static_cast<int>((items + per_team - 1) / per_team);
+    Kokkos::parallel_for(label, Kokkos::TeamPolicy<Exec>(exec, teams, threads, lanes),
+                         CopyKernel<Exec, Copy>{copy, items, per_team});
+  }
+}
+
+}  // namespace krait::impl
