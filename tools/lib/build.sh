@@ -138,7 +138,7 @@ configure() {
   mapfile -t settings < <(cmake_settings)
   key="$flavour $([[ $flavour == native ]] || root_key "$flavour") ${settings[*]}"
   [[ -e $build_dir/build.ninja || -e $build_dir/Makefile ]] && [[ -e $stamp && $(<"$stamp") == "$key" ]] && return 0
-  [[ $flavour == native ]] && ! command -v ninja >/dev/null || generator=(-G Ninja)
+  mapfile -t generator < <(if [[ $flavour == native ]]; then native_generator; else echo -GNinja; fi)
   # Another generator or root cannot reuse the cache.
   [[ ! -e $stamp ]] || rm -rf "$build_dir/CMakeCache.txt" "$build_dir/CMakeFiles"
   step "configuring $build_dir" "$logs/configure.log" \

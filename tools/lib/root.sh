@@ -199,13 +199,15 @@ ensure_section() {
 # In this small namespace there is no other user that apt could download as.
 root_apt() {
   local root=$1
-  shift
   local -a user=()
+  shift
   ((EUID == 0)) || user=(--unshare-user --uid 0 --gid 0)
-  bwrap "${user[@]}" --bind "$root" / --dev-bind /dev /dev "${proc_mount[@]}" --ro-bind-try /etc/resolv.conf /etc/resolv.conf \
-    --ro-bind-try /etc/hosts /etc/hosts \
-    --tmpfs /tmp --clearenv --setenv PATH /usr/sbin:/usr/bin:/sbin:/bin --setenv DEBIAN_FRONTEND noninteractive \
-    sh -c 'chmod 1777 /tmp && apt-get "$0" update && apt-get "$0" install -y "$@" && apt-get clean' "-oAPT::Sandbox::User=root" "$@"
+  # shellcheck disable=SC2016 # expanded by the shell inside
+  bwrap "${user[@]}" --bind "$root" / --dev-bind /dev /dev "${proc_mount[@]}" --tmpfs /tmp \
+    --ro-bind-try /etc/resolv.conf /etc/resolv.conf --ro-bind-try /etc/hosts /etc/hosts \
+    --clearenv --setenv PATH /usr/sbin:/usr/bin:/sbin:/bin --setenv DEBIAN_FRONTEND noninteractive \
+    sh -c 'chmod 1777 /tmp && apt-get "$0" update && apt-get "$0" install -y "$@" && apt-get clean' \
+    -oAPT::Sandbox::User=root "$@"
 }
 
 # ---- entering ----
