@@ -17,9 +17,9 @@ void check_shape(int got) {
 
 TEST(Errors, MessageCarriesValuesFileAndLine) {
   EXPECT_NO_THROW(check_shape(3));
-  EXPECT_THAT([] { check_shape(5); }, ThrowsMessage<krait::ShapeError>(AllOf(
-                                          HasSubstr("krait::f: x is (2, 5), expected extent 3"),
-                                          HasSubstr("test_error.cpp:"))));
+  EXPECT_THAT([] { check_shape(5); },
+              ThrowsMessage<krait::ShapeError>(
+                  AllOf(HasSubstr("krait::f: x is (2, 5), expected extent 3"), HasSubstr("test_error.cpp:"))));
 }
 
 TEST(Errors, AllDeriveFromError) {

@@ -25,7 +25,9 @@ TEST(MemoryMeter, CountsLiveAndPeakBytes) {
 
 TEST(MemoryMeter, PeakStartsAgain) {
   krait::MemoryMeter meter;
-  { const Bytes a("krait::test::a", 4096); }
+  {
+    const Bytes a("krait::test::a", 4096);
+  }
   meter.reset_peak();
   EXPECT_EQ(meter.peak_bytes(), 0U);
 }

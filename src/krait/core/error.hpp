@@ -82,7 +82,7 @@ template <class E, class... Parts>
 }  // namespace krait
 
 /// Throws ErrorType with the joined message parts when the condition does not hold; on in release builds too.
-#define KRAIT_REQUIRE(ErrorType, condition, ...)                                            \
-  do {                                                                                      \
+#define KRAIT_REQUIRE(ErrorType, condition, ...)                                                    \
+  do {                                                                                              \
     if (!(condition)) ::krait::impl::fail<ErrorType>(std::source_location::current(), __VA_ARGS__); \
   } while (false)

@@ -18,8 +18,8 @@
   MACRO(krait::float16, EXEC)
 
 #if defined(KOKKOS_ENABLE_CUDA) || defined(KOKKOS_ENABLE_HIP) || defined(KOKKOS_ENABLE_SYCL)
-#define KRAIT_FOR_EACH_SPACE(MACRO)     \
-  MACRO(Kokkos::DefaultExecutionSpace)  \
+#define KRAIT_FOR_EACH_SPACE(MACRO)    \
+  MACRO(Kokkos::DefaultExecutionSpace) \
   MACRO(Kokkos::DefaultHostExecutionSpace)
 #define KRAIT_FOR_EACH_SCALAR_AND_SPACE(MACRO)                     \
   KRAIT_IMPL_FOR_EACH_SCALAR(MACRO, Kokkos::DefaultExecutionSpace) \

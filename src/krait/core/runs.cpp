@@ -24,14 +24,14 @@ SequenceRuns::SequenceRuns(std::int64_t rows, std::int64_t length, std::vector<R
   std::int64_t previous_row = 0;
   std::int64_t previous_end = 0;
   for (const Run& run : runs) {
-    KRAIT_REQUIRE(LayoutError, run.row >= 0 && run.row < rows, "krait::SequenceRuns: a run names row ", run.row,
-                  " of ", rows);
+    KRAIT_REQUIRE(LayoutError, run.row >= 0 && run.row < rows, "krait::SequenceRuns: a run names row ", run.row, " of ",
+                  rows);
     if (run.row != previous_row) previous_end = 0;
     KRAIT_REQUIRE(LayoutError, run.row >= previous_row && run.begin >= previous_end,
                   "krait::SequenceRuns: runs must be sorted by row and token and must not overlap; run [", run.begin,
                   ", ", run.end, ") of row ", run.row, " follows token ", previous_end, " of row ", previous_row);
-    KRAIT_REQUIRE(LayoutError, run.begin <= run.end && run.end <= length, "krait::SequenceRuns: run [", run.begin,
-                  ", ", run.end, ") does not lie in [0, ", length, ")");
+    KRAIT_REQUIRE(LayoutError, run.begin <= run.end && run.end <= length, "krait::SequenceRuns: run [", run.begin, ", ",
+                  run.end, ") does not lie in [0, ", length, ")");
     KRAIT_REQUIRE(LayoutError, run.state >= 0 && run.state < states, "krait::SequenceRuns: run [", run.begin, ", ",
                   run.end, ") names state ", run.state, " of ", states);
     previous_row = run.row;

@@ -102,8 +102,8 @@ static_assert(sizeof(float16) == 2 && std::is_trivially_copyable_v<float16>);
 
 /// The scalars in which Krait stores activations.
 template <class T>
-concept Scalar = std::is_same_v<T, float> || std::is_same_v<T, double> || std::is_same_v<T, bfloat16> ||
-                 std::is_same_v<T, float16>;
+concept Scalar =
+    std::is_same_v<T, float> || std::is_same_v<T, double> || std::is_same_v<T, bfloat16> || std::is_same_v<T, float16>;
 
 /// The type in which values stored as T are computed, and in which parameters and states are kept.
 template <Scalar T>

@@ -17,8 +17,8 @@
 namespace krait {
 
 template <class DataType, class Exec = Kokkos::DefaultExecutionSpace>
-using Tensor = Kokkos::View<DataType, Kokkos::LayoutStride, typename Exec::memory_space,
-                            Kokkos::MemoryTraits<Kokkos::Unmanaged>>;
+using Tensor =
+    Kokkos::View<DataType, Kokkos::LayoutStride, typename Exec::memory_space, Kokkos::MemoryTraits<Kokkos::Unmanaged>>;
 
 /// A tensor that was not given: optional arguments are default-constructed Views.
 template <class View>

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+#include <Kokkos_Core.hpp>
+#include <cstdint>
+#include <map>
+#include <memory>
+
+#include <krait/comm/communicator.hpp>
+#include <krait/core/scalars.hpp>
+#include <krait/core/tensor.hpp>
+#include <krait/core/workspace.hpp>
+#include <krait/layout/document_map.hpp>
+#include <krait/layout/head_partition.hpp>
+#include <krait/layout/sequence_layout.hpp>
+#include <krait/mixer/mamba_config.hpp>
+#include <krait/mixer/mamba_parameters.hpp>
+#include <krait/parallel/plan_slot.hpp>
+#include <krait/parallel/sequence_operator.hpp>
+
+namespace krait {
+
+/// The ranks a mixer runs on and how.
+struct Parallel {
+  Communicator context = Communicator::self();  ///< ranks that share the sequence
+  Communicator tensor = Communicator::self();   ///< ranks that share heads and parameters
+  Strategy strategy = Strategy::automatic;
+  Divisibility divisibility = Divisibility::strict;  ///< `uneven` lets heads and groups not divide by the ranks
+};
+
+/// A Mamba-2 mixer: projection, causal convolution, state-space scan, gated norm, projection, over a sequence whose
+/// tokens are spread over the ranks of a communicator.
+///
+///     hidden (b, l, d_model) -> z | xBC | dt -> conv + scan over the whole sequence -> norm(y * silu(z)) -> out
+///
+/// T is the storage of activations and projection weights; everything is accumulated, and all other parameters are
+/// kept, in accumulator_t<T>. A mixer must end before Kokkos::finalize.
+template <Scalar T, class Exec = Kokkos::DefaultExecutionSpace>
+class MambaMixer {
+ public:
+  using Hidden = Tensor<const T***, Exec>;
+  using Output = Tensor<T***, Exec>;
+
+  /// \param workspace  memory for intermediates, which the layers of a stack may share; its own when null
+  /// \throws ConfigError when the configuration, or the configuration with these ranks, can never work
+  MambaMixer(const Exec& exec, const MambaConfig& config, Parallel parallel = {},
+             std::shared_ptr<Workspace<Exec>> workspace = nullptr);
+
+  /// Draws initial parameters; see krait::initialize(). Blocks until done.
+  void initialize(std::uint64_t seed, const InitializationStyle& style = {});
+
+  [[nodiscard]] const MambaConfig& config() const { return config_; }
+  [[nodiscard]] const Parallel& parallel() const { return parallel_; }
+  [[nodiscard]] const MambaParameters<T, Exec>& parameters() const { return parameters_; }
+  /// Which heads, groups and columns a rank of the context works on.
+  [[nodiscard]] HeadPartition partition(const Place& context) const;
+  [[nodiscard]] const std::shared_ptr<Workspace<Exec>>& workspace() const { return workspace_; }
+
+  /// Bytes of workspace that forward() needs on this rank. On P ranks that divide heads and groups it is 1/P of the
+  /// one-rank figure and, when P > 1, of the dt columns once more; nothing else grows with the length.
+  [[nodiscard]] std::size_t workspace_bytes(const SequenceLayout& layout, std::int64_t batch) const;
+
+  /// One document per row.
+  /// \param hidden  (b, layout.local_length(), d_model), any strides
+  /// \param out     same extents, overwritten; must not overlap hidden
+  void forward(const Exec& exec, const Hidden& hidden, const SequenceLayout& layout, const Output& out);
+
+  /// Packed rows: convolution and state start afresh at every document of `documents`.
+  /// \throws LayoutError when layout, documents and ranks contradict each other; ShapeError when an extent disagrees;
+  ///         on every rank alike, before the first message. Extents of the local tensors are agreed on once per layout
+  ///         and batch.
+  void forward(const Exec& exec, const Hidden& hidden, const SequenceLayout& layout, const DocumentMap& documents,
+               const Output& out);
+
+  /// The same over another communicator than the one of construction.
+  void forward(const Exec& exec, const Communicator& context, const Hidden& hidden, const SequenceLayout& layout,
+               const DocumentMap& documents, const Output& out);
+
+ private:
+  struct Buffers;
+  [[nodiscard]] SequenceOperator<T, Exec>& sequence_operator(int ranks) const;
+  [[nodiscard]] Buffers buffers(const Communicator& context, const SequenceLayout& layout, std::int64_t batch) const;
+  void check(const Hidden& hidden, const SequenceLayout& layout, const DocumentMap& documents, const Output& out) const;
+  const DocumentMap& whole_rows(const SequenceLayout& layout, std::int64_t batch);
+  void add_over_tensor_ranks(const Exec& exec, const Buffers& buffers, const Output& out) const;
+
+  MambaConfig config_;
+  Parallel parallel_;
+  MambaParameters<T, Exec> parameters_;
+  std::shared_ptr<Workspace<Exec>> workspace_;
+  mutable std::map<Strategy, std::unique_ptr<SequenceOperator<T, Exec>>> operators_;
+  impl::PlanSlot<DocumentMap> documents_;  ///< of the last layout that came without documents
+  impl::PlanSlot<bool> agreed_;            ///< the last layout and batch that all ranks agreed on
+};
+
+}  // namespace krait

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+#include <krait/core/workspace.hpp>
+#include <krait/parallel/plan_slot.hpp>
+#include <krait/parallel/sequence_operator.hpp>
+
+namespace krait {
+
+/// Tokens for heads and back (all-to-all). One exchange gives every rank the whole sequence of its share of the heads,
+/// where convolution and scan run as on one rank; a second one brings the outputs home. The gate z never leaves its
+/// rank.
+///
+///     rank 0  tokens 0 1 6 7, all heads          tokens 0..7, heads 0 1          tokens 0 1 6 7, all heads
+///     rank 1  tokens 2 3 4 5, all heads   ==>    tokens 0..7, heads 2 3   ==>    tokens 2 3 4 5, all heads
+///                                        enter        conv, scan         leave
+///
+/// Counterpart upstream: Megatron-LM's and NeMo's MambaContextParallel; here one exchange each way instead of five and
+/// one, for any layout, batch and rank count.
+template <Scalar T, class Exec = Kokkos::DefaultExecutionSpace>
+class HiddenParallel final : public SequenceOperator<T, Exec> {
+ public:
+  explicit HiddenParallel(const SequenceOperatorConfig& config);
+  ~HiddenParallel() override;
+
+  [[nodiscard]] Strategy strategy() const override { return Strategy::hidden_parallel; }
+
+  [[nodiscard]] std::size_t workspace_bytes(const Communicator& context, const SequenceLayout& layout,
+                                            std::int64_t batch, bool overwrite_input) const override;
+
+  /// Two collectives on the context: one all_to_all_v in, one out.
+  /// \throws ConfigError when heads and groups do not suit the number of ranks; see Divisibility
+  void forward(const Exec& exec, const Communicator& context, const SequenceLayout& layout,
+               const DocumentMap& documents, const SequenceOperatorParameters<T, Exec>& parameters,
+               const SequenceOperatorArguments<T, Exec>& arguments) override;
+
+  /// \name The two exchanges as steps of their own, for users who bring their own convolution and scan
+  /// Both return tensors in memory of this object, valid until its next call; on one rank with tokens in order they
+  /// return their argument.
+  /// \{
+
+  /// Sequence shards with all heads to whole sequences, in sequential order, with this rank's heads.
+  /// \param in  (b, local_length, W) with columns z | x | B | C | dt, or without z
+  /// \return    (b, length, local W) with the columns of partition().projection_sections()
+  Tensor<const T***, Exec> pre_conv_ssm(const Exec& exec, const Communicator& context, const SequenceLayout& layout,
+                                        const Tensor<const T***, Exec>& in);
+  /// The way back, for the scan's output.
+  /// \param in  (b, length, local d_inner) in sequential order
+  /// \return    (b, local_length, d_inner)
+  Tensor<const T***, Exec> post_conv_ssm(const Exec& exec, const Communicator& context, const SequenceLayout& layout,
+                                         const Tensor<const T***, Exec>& in);
+  /// \}
+
+  /// Which heads, groups, columns and parameter rows a rank of the context works on.
+  [[nodiscard]] HeadPartition partition(const Place& context) const;
+
+ private:
+  struct Plan;
+  Plan& plan_for(const Exec& exec, const SequenceLayout& layout, std::int64_t batch);
+
+  SequenceOperatorConfig config_;
+  impl::PlanSlot<Plan> slot_;
+  Workspace<Exec> steps_{"krait::HiddenParallel::steps"};  ///< of the named steps
+};
+
+}  // namespace krait

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+#include <krait/parallel/plan_slot.hpp>
+#include <krait/parallel/sequence_operator.hpp>
+#include <krait/parallel/whole_sequence.hpp>
+
+namespace krait {
+
+/// One rank has all tokens and all heads: convolution and scan, no communication.
+template <Scalar T, class Exec = Kokkos::DefaultExecutionSpace>
+class Local final : public SequenceOperator<T, Exec> {
+ public:
+  explicit Local(const SequenceOperatorConfig& config) : config_(config) {}
+
+  [[nodiscard]] Strategy strategy() const override { return Strategy::local; }
+
+  [[nodiscard]] std::size_t workspace_bytes(const Communicator& context, const SequenceLayout& layout,
+                                            std::int64_t batch, bool overwrite_input) const override;
+
+  /// \throws ConfigError when the communicator has more than one rank
+  void forward(const Exec& exec, const Communicator& context, const SequenceLayout& layout,
+               const DocumentMap& documents, const SequenceOperatorParameters<T, Exec>& parameters,
+               const SequenceOperatorArguments<T, Exec>& arguments) override;
+
+ private:
+  SequenceOperatorConfig config_;
+  impl::PlanSlot<impl::WholeSequence<T, Exec>> slot_;
+};
+
+}  // namespace krait

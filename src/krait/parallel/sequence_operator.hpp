@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+/// \file
+/// The heart of Krait: convolution and scan as one operator over a sequence that may be split across ranks. Local shard
+/// of `xBCdt` in, local shard of `y` out; what happens between is the strategy's business.
+
+#include <Kokkos_Core.hpp>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <memory>
+
+#include <krait/comm/communicator.hpp>
+#include <krait/core/scalars.hpp>
+#include <krait/core/tensor.hpp>
+#include <krait/layout/document_map.hpp>
+#include <krait/layout/head_partition.hpp>
+#include <krait/layout/sequence_layout.hpp>
+#include <krait/ops/activation.hpp>
+#include <krait/parallel/strategy.hpp>
+
+namespace krait {
+
+/// Extents and options that every rank shares.
+struct SequenceOperatorConfig {
+  std::int64_t heads = 1;
+  std::int64_t head_dim = 64;
+  std::int64_t groups = 1;
+  std::int64_t d_state = 128;
+  std::int64_t d_conv = 4;
+  std::int64_t chunk_size = 128;
+  Activation activation = Activation::silu;
+  double dt_min = 0.0;  ///< clamp of the step size after the softplus
+  double dt_max = std::numeric_limits<double>::infinity();
+  Divisibility divisibility = Divisibility::strict;
+
+  [[nodiscard]] std::int64_t d_inner() const { return heads * head_dim; }
+  /// Channels of the convolution: x, B and C.
+  [[nodiscard]] std::int64_t conv_channels() const { return d_inner() + 2 * groups * d_state; }
+  /// Columns of `xBCdt`.
+  [[nodiscard]] std::int64_t input_width() const { return conv_channels() + heads; }
+};
+
+/// Full-size parameters, the same on every rank; read at every call, so their storage may change between calls.
+template <Scalar T, class Exec = Kokkos::DefaultExecutionSpace>
+struct SequenceOperatorParameters {
+  Tensor<const accumulator_t<T>**, Exec> conv_weight;    ///< (conv_channels, d_conv)
+  Tensor<const accumulator_t<T>*, Exec> conv_bias;       ///< (conv_channels), optional
+  Tensor<const accumulator_t<T>*, Exec> A_log;           ///< (heads); A = -exp(A_log)
+  Tensor<const accumulator_t<T>*, Exec> dt_bias;         ///< (heads), optional
+  Tensor<const accumulator_t<T>*, Exec> D;               ///< (heads), optional
+  Tensor<const accumulator_t<T>**, Exec> D_per_channel;  ///< (heads, head_dim), optional, not with D
+};
+
+/// Tensors of one call. b rows, l = layout.local_length() tokens of each.
+template <Scalar T, class Exec = Kokkos::DefaultExecutionSpace>
+struct SequenceOperatorArguments {
+  Tensor<T***, Exec> xBCdt;  ///< (b, l, input_width): x | B | C | dt
+  Tensor<T***, Exec> y;      ///< (b, l, d_inner), before gate and norm, overwritten
+  /// At least workspace_bytes() bytes; its contents mean nothing before or after the call.
+  Tensor<std::byte*, Exec> workspace;
+  /// Lets the operator use `xBCdt` and `y` as further workspace, so that the peak memory of a rank is its share of the
+  /// one-rank figure. The contents of `xBCdt` are lost then, and both must cover contiguous memory.
+  bool overwrite_input = false;
+};
+
+template <Scalar T, class Exec = Kokkos::DefaultExecutionSpace>
+class SequenceOperator {
+ public:
+  SequenceOperator() = default;
+  SequenceOperator(const SequenceOperator&) = delete;
+  SequenceOperator& operator=(const SequenceOperator&) = delete;
+  virtual ~SequenceOperator() = default;
+
+  [[nodiscard]] virtual Strategy strategy() const = 0;
+
+  /// Bytes that forward() wants in `workspace` for `batch` rows of this layout on this rank.
+  [[nodiscard]] virtual std::size_t workspace_bytes(const Communicator& context, const SequenceLayout& layout,
+                                                    std::int64_t batch, bool overwrite_input) const = 0;
+
+  /// y = scan(conv(xBC), dt) over the whole sequence, every rank holding the tokens that `layout` gives it.
+  ///
+  /// The communicator is an argument, not part of the object: one operator may serve groups of different sizes. The
+  /// first call with a layout and batch builds and agrees on a plan; later calls allocate nothing.
+  ///
+  /// \param documents  where convolution and state start afresh, in global token numbers of the layout
+  /// \throws LayoutError, ShapeError, ConfigError on every rank alike before the first message; CapacityError when
+  ///         the workspace is too small
+  virtual void forward(const Exec& exec, const Communicator& context, const SequenceLayout& layout,
+                       const DocumentMap& documents, const SequenceOperatorParameters<T, Exec>& parameters,
+                       const SequenceOperatorArguments<T, Exec>& arguments) = 0;
+};
+
+/// \throws ConfigError for `Strategy::automatic`, which needs a rank count: see resolve()
+template <Scalar T, class Exec = Kokkos::DefaultExecutionSpace>
+std::unique_ptr<SequenceOperator<T, Exec>> make_sequence_operator(Strategy strategy,
+                                                                  const SequenceOperatorConfig& config);
+
+/// The strategy that `automatic` stands for with this many ranks; any other stands for itself.
+Strategy resolve(Strategy strategy, int ranks);
+
+}  // namespace krait

@@ -1,0 +1,332 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Every strategy gives the numbers of one rank: all layouts, packed or not, any rank count.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <krait/core/error.hpp>
+#include <krait/parallel/sequence_operator.hpp>
+#include <parallel/sharded.hpp>
+#include <support/random_view.hpp>
+#include <support/view_values.hpp>
+
+namespace {
+
+using namespace krait;        // NOLINT(google-build-using-namespace)
+using namespace krait::test;  // NOLINT(google-build-using-namespace)
+using testing::AllOf;
+using testing::HasSubstr;
+using testing::ThrowsMessage;
+
+template <Scalar T>
+struct Call {
+  SequenceOperatorConfig config;
+  Strategy strategy;
+  bool overwrite_input = false;
+
+  /// Runs a new operator on this rank's shard; returns its y.
+  [[nodiscard]] std::vector<double> run(const Communicator& context, const SequenceLayout& layout,
+                                        const DocumentMap& documents, const OperatorParameters<T>& parameters) const {
+    const auto op = make_sequence_operator<T>(strategy, config);
+    return run(*op, context, layout, documents, parameters);
+  }
+
+  [[nodiscard]] std::vector<double> run(SequenceOperator<T>& op, const Communicator& context,
+                                        const SequenceLayout& layout, const DocumentMap& documents,
+                                        const OperatorParameters<T>& parameters) const {
+    const Exec exec;
+    const std::int64_t rows = documents.rows();
+    const auto input =
+        make_shard<T>(layout, rows, config.input_width(), normal_values(3, layout.length(), config.input_width()));
+    const auto y = poisoned_view<Array<T***>>(rows, layout.local_length(), config.d_inner());
+    const Array<std::byte*> workspace("krait::test::workspace",
+                                      op.workspace_bytes(context, layout, rows, overwrite_input));
+    op.forward(exec, context, layout, documents, parameters.views(),
+               {.xBCdt = input, .y = y, .workspace = workspace, .overwrite_input = overwrite_input});
+    exec.fence("krait::test: forward is done");
+    return values_of(y);
+  }
+};
+
+DocumentMap packed(std::int64_t rows, const std::vector<std::int64_t>& cu) {
+  return DocumentMap::from_cu_seqlens_per_row(
+      std::vector<std::vector<std::int64_t>>(static_cast<std::size_t>(rows), cu), cu.back());
+}
+
+/// Compares this rank's part of a split run with the one-rank run that it makes by itself.
+template <Scalar T>
+void compare_with_one_rank(const SequenceOperatorConfig& config, std::int64_t rows, std::int64_t length,
+                           const std::vector<std::int64_t>& cu, Decay decay) {
+  const auto world = Communicator::world(Exec());
+  const OperatorParameters<T> parameters(config, decay);
+  for (const bool with_documents : {false, true}) {
+    const auto documents = with_documents ? packed(rows, cu) : DocumentMap::whole_rows(rows, length);
+    const auto alone = SequenceLayout::contiguous(Place{}, length);
+    const auto whole_values = Call<T>{config, Strategy::local}.run(Communicator::self(), alone, documents, parameters);
+    const Array<double***> whole("krait::test::whole", static_cast<std::size_t>(rows), static_cast<std::size_t>(length),
+                                 static_cast<std::size_t>(config.d_inner()));
+    std::copy(whole_values.begin(), whole_values.end(), whole.data());
+    for (const auto& layout : all_layouts(world.place(), length, cu)) {
+      if (layout.kind() == SequenceLayout::Kind::zigzag_docs && !with_documents) continue;
+      for (const bool overwrite : {false, true}) {
+        const auto shard =
+            Call<T>{config, Strategy::hidden_parallel, overwrite}.run(world, layout, documents, parameters);
+        EXPECT_LE(relative_rms(shard, shard_of_whole(whole, layout)), split_tolerance<T>())
+            << layout.description() << ", rows " << rows << ", groups " << config.groups << ", packed "
+            << with_documents << ", overwrite " << overwrite << ", rank " << world.rank();
+      }
+    }
+  }
+}
+
+SequenceOperatorConfig small(std::int64_t heads, std::int64_t groups, const Communicator& world) {
+  SequenceOperatorConfig config{.heads = heads, .head_dim = 4, .groups = groups, .d_state = 6, .chunk_size = 8};
+  const bool divides =
+      heads % world.size() == 0 && (groups < world.size() ? world.size() % groups == 0 : groups % world.size() == 0);
+  if (!divides) config.divisibility = Divisibility::uneven;
+  return config;
+}
+
+const std::vector<std::int64_t> documents_of_61 = {0, 5, 5, 6, 29, 31, 48, 61};
+
+TEST(HiddenParallel, EqualsOneRankInEveryLayoutFloat) {
+  const auto world = Communicator::world(Exec());
+  for (const std::int64_t groups : {1, 2, 4, 8})
+    for (const std::int64_t rows : {1, 3})
+      compare_with_one_rank<float>(small(8, groups, world), rows, 61, documents_of_61, Decay::initialised);
+}
+
+TEST(HiddenParallel, EqualsOneRankInEveryLayoutDouble) {
+  const auto world = Communicator::world(Exec());
+  for (const std::int64_t groups : {1, 2, 4, 8})
+    for (const std::int64_t rows : {1, 3})
+      compare_with_one_rank<double>(small(8, groups, world), rows, 61, documents_of_61, Decay::slow);
+}
+
+TEST(HiddenParallel, EqualsOneRankInHalfPrecision) {
+  const auto world = Communicator::world(Exec());
+  compare_with_one_rank<bfloat16>(small(8, 2, world), 2, 61, documents_of_61, Decay::initialised);
+  compare_with_one_rank<float16>(small(8, 2, world), 2, 61, documents_of_61, Decay::initialised);
+}
+
+TEST(HiddenParallel, UnevenHeadsAndGroups) {
+  const auto world = Communicator::world(Exec());
+  compare_with_one_rank<double>(small(7, 7, world), 2, 61, documents_of_61, Decay::slow);
+  compare_with_one_rank<double>(small(9, 3, world), 1, 61, documents_of_61, Decay::slow);
+  compare_with_one_rank<double>(small(2, 1, world), 1, 61, documents_of_61, Decay::slow);  // ranks without heads
+}
+
+TEST(HiddenParallel, AnyLength) {
+  const auto world = Communicator::world(Exec());
+  for (const std::int64_t length : {1, 2, 3, 4, 7, 8, 9, 17})
+    compare_with_one_rank<double>(small(8, 4, world), 2, length, {0, length / 2, length}, Decay::slow);
+}
+
+TEST(HiddenParallel, PaddingIsInert) {
+  const auto world = Communicator::world(Exec());
+  const auto config = small(8, 2, world);
+  const OperatorParameters<double> parameters(config, Decay::slow);
+  const auto layout = SequenceLayout::zigzag_docs(world, {0, 7, 20, 21}, Policy::tail_pad);
+  const auto documents =
+      DocumentMap::from_cu_seqlens(layout.padded_boundaries(), layout.real_lengths(), layout.length());
+
+  const Exec exec;
+  const std::int64_t width = config.input_width();
+  const auto plain = normal_values(3, 21, width);
+  const auto input = make_shard<double>(layout, 1, width, [&](std::int64_t b, std::int64_t t, std::int64_t c) {
+    const std::int64_t source = layout.source_token(t);
+    return source < 0 ? std::numeric_limits<double>::quiet_NaN() : static_cast<double>(plain(b, source, c));
+  });
+  const auto op = make_sequence_operator<double>(Strategy::hidden_parallel, config);
+  const auto y = poisoned_view<Array<double***>>(1, layout.local_length(), config.d_inner());
+  const Array<std::byte*> workspace("krait::test::workspace", op->workspace_bytes(world, layout, 1, false));
+  op->forward(exec, world, layout, documents, parameters.views(), {.xBCdt = input, .y = y, .workspace = workspace});
+
+  const auto alone = SequenceLayout::contiguous(Place{}, 21);
+  const auto unpadded = Call<double>{config, Strategy::local}.run(
+      Communicator::self(), alone, DocumentMap::from_cu_seqlens({0, 7, 20, 21}, 21), parameters);
+  std::vector<double> want;
+  for (std::int64_t i = 0; i < layout.local_length(); ++i)
+    for (std::int64_t c = 0; c < config.d_inner(); ++c) {
+      const std::int64_t source = layout.source_token(layout.global_of_local(i));
+      want.push_back(source < 0 ? 0 : unpadded[static_cast<std::size_t>(source * config.d_inner() + c)]);
+    }
+  EXPECT_LE(relative_rms(values_of(y), want), 1e-12);
+}
+
+// Change the last token of one document: no other document moves, on any rank, in any layout.
+TEST(HiddenParallel, DocumentsDoNotLeak) {
+  const auto world = Communicator::world(Exec());
+  const auto config = small(8, 2, world);
+  const OperatorParameters<float> parameters(config, Decay::slow);
+  const std::vector<std::int64_t> cu = {0, 13, 40, 61};
+  const auto documents = DocumentMap::from_cu_seqlens(cu, 61);
+  const Exec exec;
+  for (const auto& layout : all_layouts(world.place(), 61, cu)) {
+    std::vector<std::vector<double>> results;
+    for (const float change : {0.0F, 5.0F}) {
+      const auto plain = normal_values(3, 61, config.input_width());
+      const auto input = make_shard<float>(
+          layout, 1, config.input_width(),
+          [&](std::int64_t b, std::int64_t t, std::int64_t c) { return plain(b, t, c) + (t == 39 ? change : 0.0F); });
+      const auto op = make_sequence_operator<float>(Strategy::hidden_parallel, config);
+      const auto y = poisoned_view<Array<float***>>(1, layout.local_length(), config.d_inner());
+      const Array<std::byte*> workspace("krait::test::workspace", op->workspace_bytes(world, layout, 1, false));
+      op->forward(exec, world, layout, documents, parameters.views(), {.xBCdt = input, .y = y, .workspace = workspace});
+      results.push_back(values_of(y));
+    }
+    for (std::size_t i = 0; i < results[0].size(); ++i) {
+      const std::int64_t token = layout.global_of_local(static_cast<std::int64_t>(i) / config.d_inner());
+      if (token == 39) {
+        EXPECT_NE(results[0][i], results[1][i]);
+      } else {
+        EXPECT_EQ(results[0][i], results[1][i]) << layout.description() << ", token " << token;
+      }
+    }
+  }
+}
+
+// One operator, groups of different sizes: the group is an argument of the call.
+TEST(HiddenParallel, TheGroupMayChangeFromCallToCall) {
+  const auto world = Communicator::world(Exec());
+  const auto config = small(8, 8, world);
+  const OperatorParameters<double> parameters(config, Decay::slow);
+  const auto documents = DocumentMap::whole_rows(1, 40);
+  const auto halves = world.split(world.rank() % 2, world.rank());
+  const auto op = make_sequence_operator<double>(Strategy::hidden_parallel, [&] {
+    auto uneven = config;
+    uneven.divisibility = Divisibility::uneven;
+    return uneven;
+  }());
+  const Call<double> call{config, Strategy::hidden_parallel};
+  const auto alone = SequenceLayout::contiguous(Place{}, 40);
+  const auto whole_values =
+      Call<double>{config, Strategy::local}.run(Communicator::self(), alone, documents, parameters);
+  const Array<double***> whole("krait::test::whole", 1, 40, static_cast<std::size_t>(config.d_inner()));
+  std::copy(whole_values.begin(), whole_values.end(), whole.data());
+  for (const auto& group : {world, halves, world}) {
+    const auto layout = SequenceLayout::zigzag(group, 40);
+    EXPECT_LE(relative_rms(call.run(*op, group, layout, documents, parameters), shard_of_whole(whole, layout)), 1e-12);
+  }
+}
+
+TEST(HiddenParallel, OneCollectiveEachWayWithTheBytesOfTheFormula) {
+  const auto world = Communicator::world(Exec());
+  const auto config = small(8, 8, world);
+  const OperatorParameters<float> parameters(config, Decay::initialised);
+  const auto documents = DocumentMap::whole_rows(3, 80);
+  const auto layout = SequenceLayout::zigzag(world, 80);
+  const auto op = make_sequence_operator<float>(Strategy::hidden_parallel, config);
+  const Call<float> call{config, Strategy::hidden_parallel};
+  (void)call.run(*op, world, layout, documents, parameters);
+  auto context = world;
+  context.reset_counters();
+  (void)call.run(*op, world, layout, documents, parameters);
+  const auto counters = world.counters();
+  EXPECT_EQ(counters.total().calls, world.size() == 1 ? 0 : 2);
+  if (world.size() > 1) {
+    EXPECT_EQ(counters[CommOperation::all_to_all_v].calls, 2);
+    // Sent: every column of this rank's tokens that another rank works on, and y of everybody else's tokens.
+    const auto heads = HeadPartition(world.place(), {config.heads, config.head_dim, config.groups, config.d_state},
+                                     config.divisibility);
+    std::int64_t elements = 0;
+    for (int rank = 0; rank < world.size(); ++rank) {
+      if (rank == world.rank()) continue;
+      elements += layout.local_length() * heads.projection_width_local(rank, false);
+      elements += layout.local_length(rank) * heads.d_inner_local();
+    }
+    EXPECT_EQ(counters[CommOperation::all_to_all_v].bytes_sent, 3 * elements * 4);
+  }
+}
+
+TEST(HiddenParallel, SameBitsEveryTime) {
+  const auto world = Communicator::world(Exec());
+  const auto config = small(8, 2, world);
+  const OperatorParameters<float> parameters(config, Decay::initialised);
+  const auto documents = DocumentMap::from_cu_seqlens(documents_of_61, 61);
+  const auto layout = SequenceLayout::zigzag(world, 61);
+  const auto op = make_sequence_operator<float>(Strategy::hidden_parallel, config);
+  const Call<float> call{config, Strategy::hidden_parallel};
+  const auto first = call.run(*op, world, layout, documents, parameters);
+  for (int repeat = 0; repeat < 5; ++repeat) EXPECT_EQ(call.run(*op, world, layout, documents, parameters), first);
+}
+
+TEST(SequenceOperator, Strategies) {
+  EXPECT_STREQ(name_of(Strategy::hidden_parallel), "hidden_parallel");
+  EXPECT_EQ(resolve(Strategy::automatic, 1), Strategy::local);
+  EXPECT_EQ(resolve(Strategy::automatic, 3), Strategy::hidden_parallel);
+  EXPECT_EQ(resolve(Strategy::hidden_parallel, 1), Strategy::hidden_parallel);
+  EXPECT_THAT([] { (void)make_sequence_operator<float>(Strategy::automatic, {}); },
+              ThrowsMessage<ConfigError>(HasSubstr("automatic")));
+}
+
+// Every refusal happens on all ranks, and a correct call afterwards works.
+class Refusals : public testing::Test {
+ protected:
+  template <class E>
+  void refuses(const std::string& text, const SequenceLayout& layout, const DocumentMap& documents,
+               std::int64_t width_error = 0, std::int64_t missing_bytes = 0) {
+    const Exec exec;
+    const auto op = make_sequence_operator<float>(Strategy::hidden_parallel, config_);
+    const Array<float***> input("krait::test::input", static_cast<std::size_t>(documents.rows()),
+                                static_cast<std::size_t>(layout.local_length()),
+                                static_cast<std::size_t>(config_.input_width() + width_error));
+    const Array<float***> y("krait::test::y", static_cast<std::size_t>(documents.rows()),
+                            static_cast<std::size_t>(layout.local_length()),
+                            static_cast<std::size_t>(config_.d_inner()));
+    const OperatorParameters<float> parameters(config_, Decay::initialised);
+    const auto sane = SequenceLayout::zigzag(world_, layout.length());
+    const auto bytes = static_cast<std::int64_t>(op->workspace_bytes(world_, sane, documents.rows(), false));
+    const Array<std::byte*> workspace("krait::test::workspace",
+                                      static_cast<std::size_t>(std::max<std::int64_t>(0, bytes - missing_bytes)));
+    EXPECT_THAT(
+        [&] {
+          op->forward(exec, world_, layout, documents, parameters.views(),
+                      {.xBCdt = input, .y = y, .workspace = workspace});
+        },
+        ThrowsMessage<E>(HasSubstr(text)));
+    world_.barrier();
+  }
+
+  Communicator world_ = Communicator::world(Exec());
+  SequenceOperatorConfig config_ = small(8, 8, world_);
+};
+
+TEST_F(Refusals, TensorsThatDoNotFit) {
+  const auto layout = SequenceLayout::zigzag(world_, 40);
+  refuses<ShapeError>("xBCdt is (1, ", layout, DocumentMap::whole_rows(1, 40), 1);
+  refuses<CapacityError>("workspace has ", layout, DocumentMap::whole_rows(1, 40), 0, 1);
+}
+
+// Only the last rank passes a wrong tensor; all ranks throw, and say which rank it was.
+TEST_F(Refusals, OneRanksMistakeIsEverybodysError) {
+  const auto layout = SequenceLayout::zigzag(world_, 40);
+  const bool mine = world_.rank() == world_.size() - 1;
+  refuses<ShapeError>(world_.size() == 1 ? "xBCdt is" : "rank " + std::to_string(world_.size() - 1) + ": ", layout,
+                      DocumentMap::whole_rows(1, 40), mine ? 2 : 0);
+}
+
+TEST_F(Refusals, LayoutsThatDoNotFit) {
+  const auto other_ranks = SequenceLayout::zigzag(Place{0, world_.size() + 1}, 40);
+  refuses<LayoutError>("layout of 40 tokens for rank 0 of " + std::to_string(world_.size() + 1), other_ranks,
+                       DocumentMap::whole_rows(1, 40));
+  refuses<LayoutError>("40", SequenceLayout::zigzag(world_, 40), DocumentMap::whole_rows(1, 41));
+}
+
+TEST_F(Refusals, HeadsThatDoNotDivide) {
+  const std::int64_t heads = 2 * world_.size() + 1;
+  SequenceOperatorConfig config{.heads = heads, .head_dim = 4, .groups = 1, .d_state = 4};
+  if (world_.size() == 1) return;
+  const auto op = make_sequence_operator<float>(Strategy::hidden_parallel, config);
+  EXPECT_THAT([&] { (void)op->workspace_bytes(world_, SequenceLayout::zigzag(world_, 40), 1, false); },
+              ThrowsMessage<ConfigError>(HasSubstr(std::to_string(heads))));
+}
+
+TEST_F(Refusals, LocalOnSeveralRanks) {
+  if (world_.size() == 1) return;
+  const auto op = make_sequence_operator<float>(Strategy::local, config_);
+  EXPECT_THAT(
+      [&] { op->forward(Exec(), world_, SequenceLayout::zigzag(world_, 40), DocumentMap::whole_rows(1, 40), {}, {}); },
+      ThrowsMessage<ConfigError>(HasSubstr("expected 1")));
+}
+
+}  // namespace
