@@ -25,7 +25,8 @@ struct SsdScan {
   double dt_max = std::numeric_limits<double>::infinity();
   std::int64_t heads_per_group = 0;  ///< 0: heads / groups
   std::int64_t first_head = 0;
-  std::vector<double> x, dt, A, B, C, D, D_per_channel, z, dt_bias, initial_states;
+  std::vector<double> x = {}, dt = {}, A = {}, B = {}, C = {}, D = {}, D_per_channel = {}, z = {}, dt_bias = {};
+  std::vector<double> initial_states = {};
 };
 
 struct SsdScanResult {
