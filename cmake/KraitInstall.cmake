@@ -4,6 +4,7 @@ install(TARGETS krait EXPORT KraitTargets FILE_SET HEADERS DESTINATION ${CMAKE_I
         RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 set(KRAIT_CMAKE_DIR ${CMAKE_INSTALL_LIBDIR}/cmake/Krait)
 install(EXPORT KraitTargets NAMESPACE Krait:: DESTINATION ${KRAIT_CMAKE_DIR})
+get_target_property(KRAIT_TYPE krait TYPE)
 configure_package_config_file(${PROJECT_SOURCE_DIR}/cmake/KraitConfig.cmake.in
                               ${PROJECT_BINARY_DIR}/KraitConfig.cmake INSTALL_DESTINATION ${KRAIT_CMAKE_DIR})
 # While 0.x, a minor version may break.
