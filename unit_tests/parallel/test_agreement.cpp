@@ -17,7 +17,7 @@ using testing::ThrowsMessage;
 Communicator world() { return Communicator::world(Kokkos::DefaultExecutionSpace()); }
 
 TEST(Agreement, PassesWhenAllPass) {
-  EXPECT_NO_THROW(krait::impl::agree(world(), "krait::test", {1, 2, 3}, [] {}));
+  EXPECT_NO_THROW(krait::impl::agree(world(), "krait::test", {{"rows", 1}, {"length", 2}}, [] {}));
 }
 
 TEST(Agreement, EveryRankThrowsTheErrorOfTheLowestThatFailed) {
@@ -44,9 +44,49 @@ TEST(Agreement, SharedValuesMustBeShared) {
   const auto group = world();
   if (group.size() == 1) return;
   const std::int64_t batch = group.rank() == 1 ? 5 : 4;
+  EXPECT_THAT([&] { krait::impl::agree(group, "krait::f", {{"length", 7}, {"rows", batch}}, [] {}); },
+              ThrowsMessage<krait::LayoutError>(
+                  AllOf(HasSubstr("krait::f"), HasSubstr("disagree on rows, rank 0 has 4 and rank 1 has 5"))));
+}
+
+krait::DocumentMap two_documents(std::int64_t cut) { return krait::DocumentMap::from_cu_seqlens({0, cut, 12}, 12); }
+
+TEST(AgreedCall, RanksWithOtherLayoutsOrDocumentsAreFound) {
+  const auto group = world();
+  if (group.size() == 1) return;
+  const bool odd = group.rank() == group.size() - 1;
+  const auto layout = odd ? krait::SequenceLayout::contiguous(group, 12) : krait::SequenceLayout::zigzag(group, 12);
+  krait::impl::AgreedCall call;
+  EXPECT_THAT([&] { call(group, "krait::f", layout, two_documents(5), [] {}); },
+              ThrowsMessage<krait::LayoutError>(HasSubstr("disagree on the layout")));
+  const auto same = krait::SequenceLayout::zigzag(group, 12);
+  EXPECT_THAT([&] { call(group, "krait::f", same, two_documents(odd ? 6 : 5), [] {}); },
+              ThrowsMessage<krait::LayoutError>(HasSubstr("disagree on the documents")));
+  EXPECT_NO_THROW(call(group, "krait::f", same, two_documents(5), [] {}));
+}
+
+TEST(AgreedCall, SpeaksOnlyWhenSomethingIsNew) {
+  const auto group = world();
+  const auto layout = krait::SequenceLayout::zigzag(group, 12);
+  const auto documents = two_documents(5);
+  krait::impl::AgreedCall call;
+  call(group, "krait::f", layout, documents, [] {});
+  const auto before = group.counters();
+  for (int repeat = 0; repeat < 3; ++repeat) call(group, "krait::f", layout, documents, [] {});
+  EXPECT_EQ(group.counters(), before);
+  call(group, "krait::f", layout, two_documents(4), [] {});
+  EXPECT_EQ(group.counters() == before, group.size() == 1);
+}
+
+// A layout made for rank 0 everywhere: rank 0 alone would see nothing wrong.
+TEST(AgreedCall, AWrongRankIsEverybodysError) {
+  const auto group = world();
+  if (group.size() == 1) return;
+  const auto layout = krait::SequenceLayout::zigzag(krait::Place{0, group.size()}, 12);
+  krait::impl::AgreedCall call;
   EXPECT_THAT(
-      [&] { krait::impl::agree(group, "krait::f", {7, batch}, [] {}); },
-      ThrowsMessage<krait::LayoutError>(AllOf(HasSubstr("krait::f"), HasSubstr("rank 0 has 4 and rank 1 has 5"))));
+      [&] { call(group, "krait::f", layout, two_documents(5), [&] { layout.require_match("krait::f", group); }); },
+      ThrowsMessage<krait::LayoutError>(HasSubstr("rank 1: krait::f")));
 }
 
 }  // namespace

@@ -363,7 +363,8 @@ void SequenceLayout::require_match(const std::string& function, const Place& pla
 }
 
 bool operator==(const SequenceLayout& a, const SequenceLayout& b) {
-  return a.rank_ == b.rank_ && a.data_->base == b.data_->base && a.data_->stretches == b.data_->stretches;
+  if (a.rank_ != b.rank_) return false;
+  return a.data_ == b.data_ || (a.data_->base == b.data_->base && a.data_->stretches == b.data_->stretches);
 }
 
 }  // namespace krait

@@ -10,7 +10,6 @@
 #include <krait/core/instantiate.hpp>
 #include <krait/ops/gated_rms_norm.hpp>
 #include <krait/ops/projection.hpp>
-#include <krait/parallel/agreement.hpp>
 
 namespace krait {
 
@@ -171,15 +170,11 @@ template <Scalar T, class Exec>
 void MambaMixer<T, Exec>::forward(const Exec& exec, const Communicator& context, const Hidden& hidden,
                                   const SequenceLayout& layout, const DocumentMap& documents, const Output& out) {
   const Kokkos::Profiling::ScopedRegion region(name_of_forward);
-  layout.require_match(name_of_forward, context.place());
+  agreed_(context, name_of_forward, layout, documents, [&] {
+    layout.require_match(name_of_forward, context.place());
+    check(hidden, layout, documents, out);
+  });
   auto& sequence = sequence_operator(context.size());
-  const auto check_tensors = [&] { check(hidden, layout, documents, out); };
-  if (agreed_.holds(layout, documents.rows())) {
-    check_tensors();
-  } else {
-    impl::agree(context, name_of_forward, {documents.rows(), layout.length()}, check_tensors);
-    agreed_.set(layout, documents.rows(), std::make_unique<bool>(true));
-  }
 
   const auto local = config_.sequence_operator(parallel_.tensor.size(), parallel_.divisibility);
   const Buffers place = buffers(context, layout, documents.rows());

@@ -15,6 +15,7 @@
 #include <krait/layout/sequence_layout.hpp>
 #include <krait/mixer/mamba_config.hpp>
 #include <krait/mixer/mamba_parameters.hpp>
+#include <krait/parallel/agreement.hpp>
 #include <krait/parallel/plan_slot.hpp>
 #include <krait/parallel/sequence_operator.hpp>
 
@@ -67,8 +68,8 @@ class MambaMixer {
 
   /// Packed rows: convolution and state start afresh at every document of `documents`.
   /// \throws LayoutError when layout, documents and ranks contradict each other; ShapeError when an extent disagrees;
-  ///         on every rank alike, before the first message. Extents of the local tensors are agreed on once per layout
-  ///         and batch.
+  ///         on every rank alike, before the first message. The ranks agree once per layout and document map; in later
+  ///         calls with the same ones each rank checks its own tensors alone.
   void forward(const Exec& exec, const Hidden& hidden, const SequenceLayout& layout, const DocumentMap& documents,
                const Output& out);
 
@@ -90,7 +91,7 @@ class MambaMixer {
   std::shared_ptr<Workspace<Exec>> workspace_;
   mutable std::map<Strategy, std::unique_ptr<SequenceOperator<T, Exec>>> operators_;
   impl::PlanSlot<DocumentMap> documents_;  ///< of the last layout that came without documents
-  impl::PlanSlot<bool> agreed_;            ///< the last layout and batch that all ranks agreed on
+  impl::AgreedCall agreed_;
 };
 
 }  // namespace krait

@@ -8,6 +8,7 @@
 
 #include <krait/comm/collectives.hpp>
 #include <krait/core/error.hpp>
+#include <krait/core/random.hpp>
 
 namespace krait::impl {
 namespace {
@@ -76,7 +77,7 @@ std::string text_of_rank(const Communicator& group, int root, const std::string&
 
 }  // namespace
 
-void agree(const Communicator& group, const char* function, const std::vector<std::int64_t>& shared,
+void agree(const Communicator& group, const char* function, const std::vector<SharedValue>& shared,
            const std::function<void()>& check) {
   if (group.size() == 1) return check();
   const Outcome outcome = outcome_of(check);
@@ -86,7 +87,7 @@ void agree(const Communicator& group, const char* function, const std::vector<st
   const HostArray<std::int64_t> mine("krait::agreement::mine", width);
   mine(0) = static_cast<std::int64_t>(outcome.kind);
   mine(1) = static_cast<std::int64_t>(outcome.text.size());
-  for (std::size_t i = 0; i < shared.size(); ++i) mine(2 + i) = shared[i];
+  for (std::size_t i = 0; i < shared.size(); ++i) mine(2 + i) = shared[i].value;
   const HostArray<std::int64_t> all("krait::agreement::all", width * static_cast<std::size_t>(group.size()));
   comm::all_gather(Host(), group, mine, all).wait();
 
@@ -101,9 +102,44 @@ void agree(const Communicator& group, const char* function, const std::vector<st
   for (int rank = 1; rank < group.size(); ++rank)
     for (std::size_t i = 2; i < width; ++i) {
       const std::int64_t theirs = all(static_cast<std::size_t>(rank) * width + i);
-      KRAIT_REQUIRE(LayoutError, theirs == all(i), function, ": the ranks disagree, rank 0 has ", all(i), " and rank ",
-                    rank, " has ", theirs, " for shared value ", i - 2);
+      KRAIT_REQUIRE(LayoutError, theirs == all(i), function, ": the ranks disagree on ", shared[i - 2].name,
+                    ", rank 0 has ", all(i), " and rank ", rank, " has ", theirs);
     }
+}
+
+std::int64_t fingerprint(const SequenceLayout& layout) {
+  std::uint64_t hash = mix64(static_cast<std::uint64_t>(layout.length()));
+  for (int rank = 0; rank < layout.ranks(); ++rank) {
+    for (const Stretch& stretch : layout.stretches(rank)) {
+      hash = mix64(hash ^ static_cast<std::uint64_t>(stretch.token));
+      hash = mix64(hash ^ static_cast<std::uint64_t>(stretch.count));
+    }
+    hash = mix64(hash + 1);
+  }
+  return static_cast<std::int64_t>(hash);
+}
+
+std::int64_t fingerprint(const DocumentMap& documents) {
+  std::uint64_t hash = mix64(static_cast<std::uint64_t>(documents.rows()));
+  for (const Run& run : documents.runs().host())
+    for (const std::int64_t value : {run.row, run.begin, run.end})
+      hash = mix64(hash ^ static_cast<std::uint64_t>(value));
+  return static_cast<std::int64_t>(hash);
+}
+
+void AgreedCall::operator()(const Communicator& group, const char* function, const SequenceLayout& layout,
+                            const DocumentMap& documents, const std::function<void()>& check) {
+  const bool known = layout_ && documents_ && layout_->ranks() == group.size() && *layout_ == layout &&
+                     documents_->runs().host().data() == documents.runs().host().data();
+  if (known) return check();
+  agree(group, function,
+        {{"rows", documents.rows()},
+         {"length", layout.length()},
+         {"the layout", fingerprint(layout)},
+         {"the documents", fingerprint(documents)}},
+        check);
+  layout_ = layout;
+  documents_ = documents;
 }
 
 }  // namespace krait::impl

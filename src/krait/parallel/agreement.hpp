@@ -3,11 +3,20 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <vector>
 
 #include <krait/comm/communicator.hpp>
+#include <krait/layout/document_map.hpp>
+#include <krait/layout/sequence_layout.hpp>
 
 namespace krait::impl {
+
+/// Something that must be the same on every rank, with its name for the message.
+struct SharedValue {
+  const char* name;
+  std::int64_t value;
+};
 
 /// Runs `check` on every rank of the group and lets all of them throw when one does: the error of the lowest rank that
 /// failed, with the same type and text everywhere. Also throws LayoutError when `shared`, values that must be the same
@@ -15,7 +24,24 @@ namespace krait::impl {
 /// steady state.
 ///
 /// \param function  name for the message, e.g. "krait::MambaMixer::forward"
-void agree(const Communicator& group, const char* function, const std::vector<std::int64_t>& shared,
+void agree(const Communicator& group, const char* function, const std::vector<SharedValue>& shared,
            const std::function<void()>& check);
+
+/// A number that differs (with all but certainty) when any rank's tokens, or any document, differ.
+std::int64_t fingerprint(const SequenceLayout& layout);
+std::int64_t fingerprint(const DocumentMap& documents);
+
+/// The checks of a call that takes a layout and documents: agreed on by all ranks when either is new, by each rank
+/// alone in a steady state, where all ranks have agreed on these very objects before.
+class AgreedCall {
+ public:
+  /// \throws LayoutError on every rank when ranks come with different layouts or documents; what `check` throws
+  void operator()(const Communicator& group, const char* function, const SequenceLayout& layout,
+                  const DocumentMap& documents, const std::function<void()>& check);
+
+ private:
+  std::optional<SequenceLayout> layout_;
+  std::optional<DocumentMap> documents_;
+};
 
 }  // namespace krait::impl

@@ -6,7 +6,6 @@
 
 #include <krait/core/instantiate.hpp>
 #include <krait/layout/redistribution.hpp>
-#include <krait/parallel/agreement.hpp>
 #include <krait/parallel/operator_checks.hpp>
 #include <krait/parallel/whole_sequence.hpp>
 
@@ -39,6 +38,9 @@ struct Blocks {
   [[nodiscard]] std::int64_t total() const { return exchange + arrival + y_out; }
 };
 
+/// Blocks begin at multiples of 128 bytes or more.
+std::int64_t aligned(std::int64_t elements) { return (elements + 127) / 128 * 128; }
+
 template <Scalar T, class Exec>
 Blocks blocks_of(const Redistribution<T, Exec>& enter, const Redistribution<T, Exec>& leave,
                  const HeadPartition& partition, bool overwrite_input) {
@@ -51,7 +53,7 @@ Blocks blocks_of(const Redistribution<T, Exec>& enter, const Redistribution<T, E
   blocks.y_out = leave.heads_buffer_size();
   if (overwrite_input && blocks.arrival <= shard * enter.width()) blocks.arrival = 0;
   if (overwrite_input && blocks.y_out <= shard * leave.width()) blocks.y_out = 0;
-  return blocks;
+  return {aligned(blocks.exchange), aligned(blocks.arrival), aligned(blocks.y_out)};
 }
 
 }  // namespace
@@ -109,17 +111,12 @@ void HiddenParallel<T, Exec>::forward(const Exec& exec, const Communicator& cont
   const Kokkos::Profiling::ScopedRegion region("krait::HiddenParallel::forward");
   const std::string function = "krait::HiddenParallel::forward";
   const std::int64_t batch = documents.rows();
-  layout.require_match(function, context.place());
   const bool in_place = arguments.overwrite_input;
-  const auto check = [&] {
+  agreed_(context, function.c_str(), layout, documents, [&] {
+    layout.require_match(function, context.place());
     impl::check_operator_call(function, config_, context, layout, documents, parameters, arguments,
                               workspace_bytes(context, layout, batch, in_place));
-  };
-  if (slot_.holds(layout, batch)) {
-    check();
-  } else {
-    impl::agree(context, function.c_str(), {batch, layout.length(), documents.documents()}, check);
-  }
+  });
   const Plan& plan = plan_for(exec, layout, batch);
 
   const Blocks blocks = blocks_of(plan.enter, plan.leave, plan.partition, in_place);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <krait/core/workspace.hpp>
+#include <krait/parallel/agreement.hpp>
 #include <krait/parallel/plan_slot.hpp>
 #include <krait/parallel/sequence_operator.hpp>
 
@@ -59,6 +60,7 @@ class HiddenParallel final : public SequenceOperator<T, Exec> {
   Plan& plan_for(const Exec& exec, const SequenceLayout& layout, std::int64_t batch);
 
   SequenceOperatorConfig config_;
+  impl::AgreedCall agreed_;
   impl::PlanSlot<Plan> slot_;
   Workspace<Exec> steps_{"krait::HiddenParallel::steps"};  ///< of the named steps
 };
