@@ -238,6 +238,23 @@ TEST(HiddenParallel, OneCollectiveEachWayWithTheBytesOfTheFormula) {
   }
 }
 
+// Elements that a token costs, own share included, for the heads and groups of Nemotron-3-Nano: with z at home 10304 and
+// 12352 instead of the 14400 and 16448 that upstream moves.
+TEST(HiddenParallel, VolumeOfAKnownModel) {
+  const auto elements = [](int ranks, bool with_z) {
+    const HeadPartition heads(Place{0, ranks}, {.heads = 64, .head_dim = 64, .groups = 8, .d_state = 128});
+    std::int64_t sum = heads.d_inner();
+    for (int rank = 0; rank < ranks; ++rank) sum += heads.projection_width_local(rank, with_z);
+    return sum;
+  };
+  for (const int ranks : {1, 2, 4, 8}) {
+    EXPECT_EQ(elements(ranks, false), 10304);
+    EXPECT_EQ(elements(ranks, true), 14400);
+  }
+  EXPECT_EQ(elements(16, false), 12352);
+  EXPECT_EQ(elements(16, true), 16448);
+}
+
 TEST(HiddenParallel, SameBitsEveryTime) {
   const auto world = Communicator::world(Exec());
   const auto config = small(8, 2, world);
