@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// What every operator promises beside its values: it runs on the caller's instance, says its name, neither waits nor
+// allocates once it is warm, and gives the same bits again and on any number of threads. (The scan has its own file.)
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <krait/ops/causal_conv1d.hpp>
+#include <krait/ops/gated_rms_norm.hpp>
+#include <krait/ops/projection.hpp>
+#include <string>
+#include <vector>
+
+#include <support/allclose.hpp>
+#include <support/callback_recorder.hpp>
+#include <support/random_view.hpp>
+#include <support/strided_view.hpp>
+
+namespace {
+
+using krait::SequenceRuns;
+using krait::test::Arrangement;
+using krait::test::random_strided_view;
+using krait::test::values_of;
+using testing::Each;
+using testing::IsEmpty;
+using testing::Not;
+using testing::StartsWith;
+
+using Exec = Kokkos::DefaultExecutionSpace;
+
+/// A call with tensors of its own.
+struct Operation {
+  std::string name;
+  std::function<void(const Exec&)> call;
+  std::function<std::vector<double>()> result;
+};
+
+constexpr std::int64_t rows = 2;
+constexpr std::int64_t tokens = 300;
+constexpr std::int64_t features = 140;
+
+template <class T>
+Operation convolution(Arrangement arrangement) {
+  using A = krait::accumulator_t<T>;
+  const SequenceRuns runs(rows, tokens, {{0, 0, 70, 0}, {0, 70, 300, 1}, {1, 5, 299, 2}}, 3);
+  const auto x = random_strided_view<T>(arrangement, 1, rows, tokens, features);
+  const auto out = krait::test::strided_view<T>(arrangement, rows, tokens, features);
+  const auto weight = krait::test::random_view<Kokkos::View<A**>>(2, features, 4);
+  const auto states = krait::test::random_view<Kokkos::View<T***>>(3, 3, features, 3);
+  const auto final_states = krait::test::poisoned_view<Kokkos::View<T***>>(3, features, 3);
+  const auto call = [=](const Exec& exec) {
+    krait::CausalConv1dArguments<T> arguments;
+    arguments.x = x;
+    arguments.weight = weight;
+    arguments.initial_states = states;
+    arguments.out = out;
+    arguments.final_states = final_states;
+    krait::causal_conv1d<T>(exec, arguments, runs);
+  };
+  return {"krait::causal_conv1d", call, [out] { return values_of(out); }};
+}
+
+template <class T>
+Operation norm(Arrangement arrangement) {
+  const auto x = random_strided_view<T>(arrangement, 1, rows, tokens, features);
+  const auto z = random_strided_view<T>(arrangement, 2, rows, tokens, features);
+  const auto out = krait::test::strided_view<T>(arrangement, rows, tokens, features);
+  const auto weight = krait::test::random_view<Kokkos::View<krait::accumulator_t<T>*>>(3, features);
+  const auto call = [=](const Exec& exec) {
+    krait::GatedRmsNormArguments<T> arguments;
+    arguments.x = x;
+    arguments.z = z;
+    arguments.weight = weight;
+    arguments.out = out;
+    arguments.group_size = 70;
+    krait::gated_rms_norm<T>(exec, arguments);
+  };
+  return {"krait::gated_rms_norm", call, [out] { return values_of(out); }};
+}
+
+template <class T>
+Operation product(Arrangement arrangement) {
+  const auto in = random_strided_view<T>(arrangement, 1, rows, tokens, features);
+  const auto out = krait::test::strided_view<T>(arrangement, rows, tokens, 33);
+  const auto weight = krait::test::random_view<Kokkos::View<T**, Kokkos::LayoutRight>>(2, 33, features);
+  const auto bias = krait::test::random_view<Kokkos::View<krait::accumulator_t<T>*>>(3, 33);
+  const auto call = [=](const Exec& exec) {
+    krait::ProjectionArguments<T> arguments;
+    arguments.in = in;
+    arguments.weight = weight;
+    arguments.bias = bias;
+    arguments.out = out;
+    krait::projection<T>(exec, arguments);
+  };
+  return {"krait::projection", call, [out] { return values_of(out); }};
+}
+
+/// Every operator on every path of this build.
+std::vector<Operation> operations() {
+  std::vector<Operation> all;
+  for (const Arrangement arrangement : {Arrangement::features_last, Arrangement::features_first}) {
+    all.push_back(convolution<float>(arrangement));
+    all.push_back(convolution<krait::bfloat16>(arrangement));
+    all.push_back(norm<float>(arrangement));
+    all.push_back(norm<krait::bfloat16>(arrangement));
+    all.push_back(product<float>(arrangement));
+    all.push_back(product<krait::bfloat16>(arrangement));
+  }
+  return all;
+}
+
+TEST(OperatorContract, RunsOnTheCallersInstance) {
+  const Exec exec = Kokkos::Experimental::partition_space(Exec(), 1)[0];
+  const auto device = Kokkos::Tools::Experimental::device_id(exec);
+  for (const Operation& operation : operations()) {
+    SCOPED_TRACE(operation.name);
+    operation.call(exec);
+    const krait::test::CallbackRecorder recorder;
+    operation.call(exec);
+    for (const auto& kernel : recorder.kernels()) EXPECT_EQ(kernel.device, device) << kernel.label;
+  }
+}
+
+TEST(OperatorContract, NeitherWaitsNorAllocatesOnceWarm) {
+  const Exec exec;
+  for (const Operation& operation : operations()) {
+    SCOPED_TRACE(operation.name);
+    operation.call(exec);
+    const krait::test::CallbackRecorder recorder;
+    operation.call(exec);
+    for (const auto& fence : recorder.fences()) ADD_FAILURE() << "fence: " << fence.label;
+    EXPECT_THAT(recorder.allocations(), IsEmpty());
+    EXPECT_THAT(recorder.copies(), IsEmpty());
+  }
+}
+
+TEST(OperatorContract, EveryLabelNamesTheOperator) {
+  const Exec exec;
+  for (const Operation& operation : operations()) {
+    SCOPED_TRACE(operation.name);
+    const krait::test::CallbackRecorder recorder;
+    operation.call(exec);
+    ASSERT_FALSE(recorder.regions().empty());
+    EXPECT_THAT(recorder.regions().front(), StartsWith(operation.name + "["));
+    const bool by_kokkos_kernels = recorder.regions().front().find("[kokkos_kernels") != std::string::npos;
+    if (by_kokkos_kernels) continue;  // names its kernels itself, inside our region
+    ASSERT_THAT(recorder.kernels(), Not(IsEmpty()));
+    for (const auto& kernel : recorder.kernels())
+      EXPECT_THAT(kernel.label, StartsWith(recorder.regions().front())) << kernel.label;
+  }
+}
+
+TEST(OperatorContract, SameBitsAgainAndOnAnyNumberOfThreads) {
+  const Exec all;
+  const auto parts = Kokkos::Experimental::partition_space(all, 2, 1);
+  for (const Operation& operation : operations()) {
+    SCOPED_TRACE(operation.name);
+    operation.call(all);
+    const auto want = operation.result();
+    operation.call(all);
+    EXPECT_EQ(operation.result(), want);
+    operation.call(parts[0]);
+    EXPECT_EQ(operation.result(), want);
+    operation.call(parts[1]);
+    EXPECT_EQ(operation.result(), want);
+  }
+}
+
+}  // namespace
