@@ -2,9 +2,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <krait/core/error.hpp>
 #include <krait/ops/ssd_scan.hpp>
-#include <numeric>
 
 #include <support/callback_recorder.hpp>
 #include <support/fp_exceptions.hpp>

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <krait/ops/ssd_scan.hpp>
+#include <limits>
+#include <utility>
 #include <vector>
 
 #include <support/ssd_data.hpp>
@@ -239,18 +242,22 @@ TYPED_TEST(SsdScanRuns, PaddingIsInertEvenWhenItIsNan) {
   }
 }
 
-TYPED_TEST(SsdScanRuns, TheLastTokenOfARunDoesNotTouchTheNextRun) {
+TYPED_TEST(SsdScanRuns, NothingOfARunTouchesTheNextRun) {
+  const double infinite = std::numeric_limits<double>::infinity();
   for (const std::int64_t boundary : {7, 8, 13, 14, 20}) {
     for (const std::int64_t segments : {1, 2, 5}) {
-      for (const double value : {1e3, static_cast<double>(INFINITY)}) {
-        SCOPED_TRACE(testing::Message() << "boundary " << boundary << ", segments " << segments);
+      // The last token as a large number and as infinity, and all tokens, whose segments then hand over infinities.
+      for (const auto& [first, value] :
+           {std::pair{boundary - 1, 1e3}, std::pair{boundary - 1, infinite}, std::pair{std::int64_t(0), infinite}}) {
+        SCOPED_TRACE(testing::Message() << "boundary " << boundary << ", segments " << segments << ", changed from "
+                                        << first << " to " << value);
         ScanSetup setup = slow(1, 40);
         setup.gate = true;
         setup.options.segments = segments;
         const SequenceRuns runs(1, 40, {{0, 0, boundary, 0}, {0, boundary, 40, 1}}, 2);
         const ScanData<TypeParam> before(setup, 2);
         const ScanData<TypeParam> after(setup, 2);
-        overwrite(after, 0, boundary - 1, boundary, value);
+        overwrite(after, 0, first, boundary, value);
         run_scan(before, runs);
         run_scan(after, runs);
         const auto next = [&](const auto& view) {

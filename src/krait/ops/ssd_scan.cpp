@@ -162,7 +162,7 @@ class ScanTeam {
 
   /// Padding tokens [first, last) of the row: zeros.
   KOKKOS_INLINE_FUNCTION void pad_outputs(std::int64_t first, std::int64_t last) const {
-    constexpr std::int64_t most = 1 << 15;
+    constexpr std::int64_t most = 1024;
     for (std::int64_t from = first; from < last; from += most) {
       const int count = static_cast<int>(last - from < most ? last - from : most);
       tile::for_each(team_, count, width_, [&](int j, int p) {
