@@ -17,6 +17,24 @@ using testing::AllOf;
 using testing::HasSubstr;
 using testing::ThrowsMessage;
 
+/// A tensor at the beginning of memory that may be larger than it.
+template <Scalar T>
+struct WithRoom {
+  Array<T*> memory;
+  Tensor<T***, Exec> tensor;
+};
+
+template <Scalar T>
+WithRoom<T> with_room(const Array<T***>& view, std::int64_t elements) {
+  WithRoom<T> result;
+  result.memory = Array<T*>("krait::test::with_room", std::max(view.size(), static_cast<std::size_t>(elements)));
+  result.tensor = make_tensor<T***, Exec, 3>(
+      result.memory.data(), {static_cast<std::int64_t>(view.extent(0)), static_cast<std::int64_t>(view.extent(1)),
+                             static_cast<std::int64_t>(view.extent(2))});
+  Kokkos::deep_copy(Exec(), result.tensor, view);
+  return result;
+}
+
 template <Scalar T>
 struct Call {
   SequenceOperatorConfig config;
@@ -35,15 +53,17 @@ struct Call {
                                         const OperatorParameters<T>& parameters) const {
     const Exec exec;
     const std::int64_t rows = documents.rows();
-    const auto input =
-        make_shard<T>(layout, rows, config.input_width(), normal_values(3, layout.length(), config.input_width()));
-    const auto y = poisoned_view<Array<T***>>(rows, layout.local_length(), config.d_inner());
+    const OperatorRoom room = overwrite_input ? op.room(context, layout, rows) : OperatorRoom();
+    const auto input = with_room<T>(
+        make_shard<T>(layout, rows, config.input_width(), normal_values(3, layout.length(), config.input_width())),
+        room.xBCdt);
+    const auto y = with_room<T>(poisoned_view<Array<T***>>(rows, layout.local_length(), config.d_inner()), room.y);
     const Array<std::byte*> workspace("krait::test::workspace",
                                       op.workspace_bytes(context, layout, rows, overwrite_input));
     op.forward(exec, context, layout, documents, parameters.views(),
-               {.xBCdt = input, .y = y, .workspace = workspace, .overwrite_input = overwrite_input});
+               {.xBCdt = input.tensor, .y = y.tensor, .workspace = workspace, .room = room});
     exec.fence("krait::test: forward is done");
-    return values_of(y);
+    return values_of(y.tensor);
   }
 };
 
@@ -238,8 +258,8 @@ TEST(HiddenParallel, OneCollectiveEachWayWithTheBytesOfTheFormula) {
   }
 }
 
-// Elements that a token costs, own share included, for the heads and groups of Nemotron-3-Nano: with z at home 10304 and
-// 12352 instead of the 14400 and 16448 that upstream moves.
+// Elements that a token costs, own share included, for the heads and groups of Nemotron-3-Nano: with z at home 10304
+// and 12352 instead of the 14400 and 16448 that upstream moves.
 TEST(HiddenParallel, VolumeOfAKnownModel) {
   const auto elements = [](int ranks, bool with_z) {
     const HeadPartition heads(Place{0, ranks}, {.heads = 64, .head_dim = 64, .groups = 8, .d_state = 128});
@@ -281,7 +301,7 @@ class Refusals : public testing::Test {
  protected:
   template <class E>
   void refuses(const std::string& text, const SequenceLayout& layout, const DocumentMap& documents,
-               std::int64_t width_error = 0, std::int64_t missing_bytes = 0) {
+               std::int64_t width_error = 0, std::int64_t missing_bytes = 0, const OperatorRoom& room = {}) {
     const Exec exec;
     const auto op = make_sequence_operator<float>(Strategy::hidden_parallel, config_);
     const Array<float***> input("krait::test::input", static_cast<std::size_t>(documents.rows()),
@@ -298,7 +318,7 @@ class Refusals : public testing::Test {
     EXPECT_THAT(
         [&] {
           op->forward(exec, world_, layout, documents, parameters.views(),
-                      {.xBCdt = input, .y = y, .workspace = workspace});
+                      {.xBCdt = input, .y = y, .workspace = workspace, .room = room});
         },
         ThrowsMessage<E>(HasSubstr(text)));
     world_.barrier();
@@ -312,6 +332,13 @@ TEST_F(Refusals, TensorsThatDoNotFit) {
   const auto layout = SequenceLayout::zigzag(world_, 40);
   refuses<ShapeError>("xBCdt is (1, ", layout, DocumentMap::whole_rows(1, 40), 1);
   refuses<CapacityError>("workspace has ", layout, DocumentMap::whole_rows(1, 40), 0, 1);
+}
+
+TEST_F(Refusals, TooLittleRoom) {
+  if (world_.size() == 1) return;  // asks for none
+  const auto layout = SequenceLayout::zigzag(world_, 40);
+  refuses<CapacityError>("room is 1 elements at xBCdt and 0 at y, expected at least ", layout,
+                         DocumentMap::whole_rows(1, 40), 0, 0, {.xBCdt = 1});
 }
 
 // Only the last rank passes a wrong tensor; all ranks throw, and say which rank it was.

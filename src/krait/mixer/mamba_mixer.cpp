@@ -18,6 +18,7 @@ template <Scalar T, class Exec>
 struct MambaMixer<T, Exec>::Buffers {
   std::int64_t rows = 0;
   std::int64_t tokens = 0;
+  OperatorRoom room;
   std::size_t z = 0;
   std::size_t xBCdt = 0;
   std::size_t y = 0;
@@ -106,11 +107,12 @@ auto MambaMixer<T, Exec>::buffers(const Communicator& context, const SequenceLay
   const auto local = config_.sequence_operator(parallel_.tensor.size(), parallel_.divisibility);
   const std::int64_t tokens = layout.local_length();
   const std::int64_t places = batch * tokens;
+  const OperatorRoom room = sequence_operator(context.size()).room(context, layout, batch);
   WorkspaceLayout space;
-  Buffers result{.rows = batch, .tokens = tokens};
+  Buffers result{.rows = batch, .tokens = tokens, .room = room};
   result.z = space.add<T>(places * local.d_inner());
-  result.xBCdt = space.add<T>(places * local.input_width());
-  result.y = space.add<T>(places * local.d_inner());
+  result.xBCdt = space.add<T>(std::max(places * local.input_width(), room.xBCdt));
+  result.y = space.add<T>(std::max(places * local.d_inner(), room.y));
   result.operator_bytes = sequence_operator(context.size()).workspace_bytes(context, layout, batch, true);
   result.operator_offset = space.add<std::byte>(static_cast<std::int64_t>(result.operator_bytes));
   if (parallel_.tensor.size() > 1) {
@@ -206,7 +208,7 @@ void MambaMixer<T, Exec>::forward(const Exec& exec, const Communicator& context,
                     .dt_bias = parameters_.dt_bias,
                     .D = parameters_.D,
                     .D_per_channel = parameters_.D_per_channel},
-                   {.xBCdt = xBCdt, .y = y, .workspace = scratch, .overwrite_input = true});
+                   {.xBCdt = xBCdt, .y = y, .workspace = scratch, .room = place.room});
 
   gated_rms_norm(exec, GatedRmsNormArguments<T, Exec>{.x = y,
                                                       .z = z,

@@ -21,8 +21,13 @@ Tensor<V*, Exec> flat(V* data, std::int64_t count) {
   return make_tensor<V*, Exec, 1>(data, {count});
 }
 
+/// Blocks begin at multiples of 128 bytes or more.
+std::int64_t aligned(std::int64_t elements) { return (elements + 127) / 128 * 128; }
+
+}  // namespace
+
 /// Elements of each block of memory that a forward call walks through. A block is reused as soon as its contents are
-/// dead; which of the caller's tensors may serve as a block is decided here and nowhere else.
+/// dead. Given room(), the arrival lies in the caller's xBCdt, and y_out in the caller's y.
 ///
 ///     exchange   pack, send, conv_out      arrival: received, then what comes home      y_out: what the scan writes
 ///     enter      sequence buffer       ->  heads buffer
@@ -30,33 +35,27 @@ Tensor<V*, Exec> flat(V* data, std::int64_t count) {
 ///     scan       conv_out, heads buffer (dt)                                        ->  heads buffer of the way back
 ///     leave                                sequence buffer of the way back          <-  "
 ///     unpack                               "                                        ->  y
-struct Blocks {
+template <Scalar T, class Exec>
+struct HiddenParallel<T, Exec>::Blocks {
   std::int64_t exchange = 0;
-  std::int64_t arrival = 0;  ///< 0 when it lies in xBCdt
-  std::int64_t y_out = 0;    ///< 0 when it lies in y
+  std::int64_t arrival = 0;
+  std::int64_t y_out = 0;
 
-  [[nodiscard]] std::int64_t total() const { return exchange + arrival + y_out; }
+  [[nodiscard]] std::int64_t of_workspace(bool overwrite_input) const {
+    return exchange + (overwrite_input ? 0 : arrival + y_out);
+  }
 };
 
-/// Blocks begin at multiples of 128 bytes or more.
-std::int64_t aligned(std::int64_t elements) { return (elements + 127) / 128 * 128; }
-
 template <Scalar T, class Exec>
-Blocks blocks_of(const Redistribution<T, Exec>& enter, const Redistribution<T, Exec>& leave,
-                 const HeadPartition& partition, bool overwrite_input) {
-  const SequenceLayout& layout = enter.layout();
-  const std::int64_t shard = enter.rows() * layout.local_length();
+auto HiddenParallel<T, Exec>::blocks_of(const Redistribution<T, Exec>& enter, const Redistribution<T, Exec>& leave,
+                                        const HeadPartition& partition) -> Blocks {
   Blocks blocks;
   blocks.exchange =
-      std::max(enter.sequence_buffer_size(), enter.rows() * layout.length() * partition.conv_channels_local());
+      std::max(enter.sequence_buffer_size(), enter.rows() * enter.layout().length() * partition.conv_channels_local());
   blocks.arrival = std::max(enter.heads_buffer_size(), leave.sequence_buffer_size());
   blocks.y_out = leave.heads_buffer_size();
-  if (overwrite_input && blocks.arrival <= shard * enter.width()) blocks.arrival = 0;
-  if (overwrite_input && blocks.y_out <= shard * leave.width()) blocks.y_out = 0;
   return {aligned(blocks.exchange), aligned(blocks.arrival), aligned(blocks.y_out)};
 }
-
-}  // namespace
 
 template <Scalar T, class Exec>
 struct HiddenParallel<T, Exec>::Plan {
@@ -70,6 +69,8 @@ struct HiddenParallel<T, Exec>::Plan {
         enter(layout, partition.projection_sections(false), batch),
         leave(layout, partition.inner_sections(), batch),
         whole(exec, config, partition, batch, layout.length()) {}
+
+  [[nodiscard]] Blocks blocks() const { return blocks_of(enter, leave, partition); }
 };
 
 template <Scalar T, class Exec>
@@ -84,17 +85,27 @@ HeadPartition HiddenParallel<T, Exec>::partition(const Place& context) const {
 }
 
 template <Scalar T, class Exec>
+OperatorRoom HiddenParallel<T, Exec>::room(const Communicator& context, const SequenceLayout& layout,
+                                           std::int64_t batch) const {
+  const Blocks blocks = blocks_for(context, layout, batch);
+  return {.xBCdt = blocks.arrival, .y = blocks.y_out};
+}
+
+template <Scalar T, class Exec>
 std::size_t HiddenParallel<T, Exec>::workspace_bytes(const Communicator& context, const SequenceLayout& layout,
                                                      std::int64_t batch, bool overwrite_input) const {
-  if (slot_.holds(layout, batch)) {
-    const Plan& plan = slot_.plan();
-    return static_cast<std::size_t>(blocks_of(plan.enter, plan.leave, plan.partition, overwrite_input).total()) *
-           sizeof(T);
-  }
+  const Blocks blocks = blocks_for(context, layout, batch);
+  return static_cast<std::size_t>(blocks.of_workspace(overwrite_input)) * sizeof(T);
+}
+
+template <Scalar T, class Exec>
+auto HiddenParallel<T, Exec>::blocks_for(const Communicator& context, const SequenceLayout& layout,
+                                         std::int64_t batch) const -> Blocks {
+  if (slot_.holds(layout, batch)) return slot_.plan().blocks();
   const HeadPartition heads = partition(context.place());
   const Redistribution<T, Exec> enter(layout, heads.projection_sections(false), batch);
   const Redistribution<T, Exec> leave(layout, heads.inner_sections(), batch);
-  return static_cast<std::size_t>(blocks_of(enter, leave, heads, overwrite_input).total()) * sizeof(T);
+  return blocks_of(enter, leave, heads);
 }
 
 template <Scalar T, class Exec>
@@ -111,18 +122,18 @@ void HiddenParallel<T, Exec>::forward(const Exec& exec, const Communicator& cont
   const Kokkos::Profiling::ScopedRegion region("krait::HiddenParallel::forward");
   const std::string function = "krait::HiddenParallel::forward";
   const std::int64_t batch = documents.rows();
-  const bool in_place = arguments.overwrite_input;
+  const bool in_place = arguments.overwrites_input();
   agreed_(context, function.c_str(), layout, documents, [&] {
     layout.require_match(function, context.place());
     impl::check_operator_call(function, config_, context, layout, documents, parameters, arguments,
-                              workspace_bytes(context, layout, batch, in_place));
+                              workspace_bytes(context, layout, batch, in_place), room(context, layout, batch));
   });
   const Plan& plan = plan_for(exec, layout, batch);
 
-  const Blocks blocks = blocks_of(plan.enter, plan.leave, plan.partition, in_place);
+  const Blocks blocks = plan.blocks();
   T* const exchange = reinterpret_cast<T*>(arguments.workspace.data());
-  T* const arrival = blocks.arrival > 0 ? exchange + blocks.exchange : arguments.xBCdt.data();
-  T* const y_out = blocks.y_out > 0 ? exchange + blocks.exchange + blocks.arrival : arguments.y.data();
+  T* const arrival = in_place ? arguments.xBCdt.data() : exchange + blocks.exchange;
+  T* const y_out = in_place ? arguments.y.data() : exchange + blocks.exchange + blocks.arrival;
 
   auto entered =
       plan.enter.enter(exec, context, arguments.xBCdt, flat<T, Exec>(exchange, plan.enter.sequence_buffer_size()),

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <krait/core/workspace.hpp>
+#include <krait/layout/redistribution.hpp>
 #include <krait/parallel/agreement.hpp>
 #include <krait/parallel/plan_slot.hpp>
 #include <krait/parallel/sequence_operator.hpp>
@@ -26,6 +27,8 @@ class HiddenParallel final : public SequenceOperator<T, Exec> {
 
   [[nodiscard]] Strategy strategy() const override { return Strategy::hidden_parallel; }
 
+  [[nodiscard]] OperatorRoom room(const Communicator& context, const SequenceLayout& layout,
+                                  std::int64_t batch) const override;
   [[nodiscard]] std::size_t workspace_bytes(const Communicator& context, const SequenceLayout& layout,
                                             std::int64_t batch, bool overwrite_input) const override;
 
@@ -56,7 +59,11 @@ class HiddenParallel final : public SequenceOperator<T, Exec> {
   [[nodiscard]] HeadPartition partition(const Place& context) const;
 
  private:
+  struct Blocks;
   struct Plan;
+  static Blocks blocks_of(const Redistribution<T, Exec>& enter, const Redistribution<T, Exec>& leave,
+                          const HeadPartition& partition);
+  [[nodiscard]] Blocks blocks_for(const Communicator& context, const SequenceLayout& layout, std::int64_t batch) const;
   Plan& plan_for(const Exec& exec, const SequenceLayout& layout, std::int64_t batch);
 
   SequenceOperatorConfig config_;

@@ -7,6 +7,11 @@
 namespace krait {
 
 template <Scalar T, class Exec>
+OperatorRoom Local<T, Exec>::room(const Communicator&, const SequenceLayout&, std::int64_t) const {
+  return {};
+}
+
+template <Scalar T, class Exec>
 std::size_t Local<T, Exec>::workspace_bytes(const Communicator&, const SequenceLayout& layout, std::int64_t batch,
                                             bool) const {
   return static_cast<std::size_t>(batch * layout.length() * config_.conv_channels()) * sizeof(T);
@@ -22,7 +27,8 @@ void Local<T, Exec>::forward(const Exec& exec, const Communicator& context, cons
                 " ranks, expected 1");
   const std::int64_t batch = documents.rows();
   impl::check_operator_call(function, config_, context, layout, documents, parameters, arguments,
-                            workspace_bytes(context, layout, batch, arguments.overwrite_input));
+                            workspace_bytes(context, layout, batch, arguments.overwrites_input()),
+                            room(context, layout, batch));
   if (!slot_.holds(layout, batch)) {
     const HeadPartition partition(context.place(), {config_.heads, config_.head_dim, config_.groups, config_.d_state},
                                   config_.divisibility);

@@ -15,6 +15,8 @@ class Local final : public SequenceOperator<T, Exec> {
 
   [[nodiscard]] Strategy strategy() const override { return Strategy::local; }
 
+  [[nodiscard]] OperatorRoom room(const Communicator& context, const SequenceLayout& layout,
+                                  std::int64_t batch) const override;
   [[nodiscard]] std::size_t workspace_bytes(const Communicator& context, const SequenceLayout& layout,
                                             std::int64_t batch, bool overwrite_input) const override;
 

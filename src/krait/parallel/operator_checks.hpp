@@ -9,12 +9,13 @@
 namespace krait::impl {
 
 /// Checks of one call that hold for every strategy.
-/// \throws LayoutError, ShapeError, ConfigError
+/// \throws LayoutError, ShapeError, ConfigError, CapacityError
 template <Scalar T, class Exec>
 void check_operator_call(const std::string& function, const SequenceOperatorConfig& config, const Communicator& context,
                          const SequenceLayout& layout, const DocumentMap& documents,
                          const SequenceOperatorParameters<T, Exec>& parameters,
-                         const SequenceOperatorArguments<T, Exec>& arguments, std::size_t workspace_bytes) {
+                         const SequenceOperatorArguments<T, Exec>& arguments, std::size_t workspace_bytes,
+                         const OperatorRoom& room) {
   using Extents = std::vector<std::int64_t>;
   const auto expect = [&function](const char* name, const auto& view, const Extents& expected, bool optional) {
     if (optional && is_absent(view)) return;
@@ -33,10 +34,13 @@ void check_operator_call(const std::string& function, const SequenceOperatorConf
                 ": D and D_per_channel are both given, expected at most one");
   expect("xBCdt", arguments.xBCdt, {documents.rows(), layout.local_length(), config.input_width()}, false);
   expect("y", arguments.y, {documents.rows(), layout.local_length(), config.d_inner()}, false);
-  KRAIT_REQUIRE(
-      ShapeError,
-      !arguments.overwrite_input || (arguments.xBCdt.span_is_contiguous() && arguments.y.span_is_contiguous()),
-      function, ": overwrite_input is set, but xBCdt or y does not cover contiguous memory");
+  if (arguments.overwrites_input()) {
+    KRAIT_REQUIRE(ShapeError, arguments.xBCdt.span_is_contiguous() && arguments.y.span_is_contiguous(), function,
+                  ": room is given, but xBCdt or y does not cover contiguous memory");
+    KRAIT_REQUIRE(CapacityError, arguments.room.xBCdt >= room.xBCdt && arguments.room.y >= room.y, function,
+                  ": room is ", arguments.room.xBCdt, " elements at xBCdt and ", arguments.room.y,
+                  " at y, expected at least ", room.xBCdt, " and ", room.y);
+  }
   KRAIT_REQUIRE(CapacityError, arguments.workspace.size() >= workspace_bytes, function, ": workspace has ",
                 arguments.workspace.size(), " bytes, expected at least ", workspace_bytes);
 }

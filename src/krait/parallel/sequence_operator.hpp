@@ -53,6 +53,13 @@ struct SequenceOperatorParameters {
   Tensor<const accumulator_t<T>**, Exec> D_per_channel;  ///< (heads, head_dim), optional, not with D
 };
 
+/// Elements that an operator may write from xBCdt.data() and from y.data(). The memory behind the tensors may be larger
+/// than they are: a rank that has fewer tokens, or more heads, than the others gets more than it gives.
+struct OperatorRoom {
+  std::int64_t xBCdt = 0;
+  std::int64_t y = 0;
+};
+
 /// Tensors of one call. b rows, l = layout.local_length() tokens of each.
 template <Scalar T, class Exec = Kokkos::DefaultExecutionSpace>
 struct SequenceOperatorArguments {
@@ -60,9 +67,12 @@ struct SequenceOperatorArguments {
   Tensor<T***, Exec> y;      ///< (b, l, d_inner), before gate and norm, overwritten
   /// At least workspace_bytes() bytes; its contents mean nothing before or after the call.
   Tensor<std::byte*, Exec> workspace;
-  /// Lets the operator use `xBCdt` and `y` as further workspace, so that the peak memory of a rank is its share of the
-  /// one-rank figure. The contents of `xBCdt` are lost then, and both must cover contiguous memory.
-  bool overwrite_input = false;
+  /// When at least what room() asks for: the operator uses the memory of `xBCdt` and `y` as further workspace, so that
+  /// the peak of a rank is its share of the one-rank figure. The contents of `xBCdt` are lost then, and both must cover
+  /// contiguous memory. When 0: `xBCdt` stays as it is.
+  OperatorRoom room = {};
+
+  [[nodiscard]] bool overwrites_input() const { return room.xBCdt > 0; }
 };
 
 template <Scalar T, class Exec = Kokkos::DefaultExecutionSpace>
@@ -75,7 +85,12 @@ class SequenceOperator {
 
   [[nodiscard]] virtual Strategy strategy() const = 0;
 
-  /// Bytes that forward() wants in `workspace` for `batch` rows of this layout on this rank.
+  /// What forward() asks for at `xBCdt` and `y`, if it shall use them as workspace, for `batch` rows of this layout on
+  /// this rank; 0 when it has no use for them.
+  [[nodiscard]] virtual OperatorRoom room(const Communicator& context, const SequenceLayout& layout,
+                                          std::int64_t batch) const = 0;
+
+  /// Bytes that forward() wants in `workspace`, with or without that room.
   [[nodiscard]] virtual std::size_t workspace_bytes(const Communicator& context, const SequenceLayout& layout,
                                                     std::int64_t batch, bool overwrite_input) const = 0;
 
