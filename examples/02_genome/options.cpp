@@ -76,10 +76,6 @@ Options parse_options(int argc, const char* const* argv) {
   Options options;
   for (int i = 1; i < argc; ++i) {
     const std::string argument = argv[i];
-    if (argument == "--help" || argument == "-h") {
-      options.help = true;
-      continue;
-    }
     if (argument == "--no-check") {
       options.check = false;
       continue;

@@ -21,12 +21,12 @@ struct Options {
   std::int64_t prefix = 512;  ///< tokens that are compared with the reference
   bool check = true;          ///< compare with the one-rank run
   ProgressKind progress = ProgressKind::automatic;
-  bool help = false;
 
   /// The file to read, when not synthetic.
   [[nodiscard]] std::string path() const;
 };
 
+/// All options but --help, which main() answers.
 /// \throws krait::ConfigError that names the option, what was given and what it takes
 Options parse_options(int argc, const char* const* argv);
 

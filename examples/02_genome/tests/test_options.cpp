@@ -28,7 +28,6 @@ TEST(Options, DefaultsAreTheMainJob) {
   EXPECT_EQ(options.d_model, 128);
   EXPECT_EQ(options.layout, genome::LayoutKind::zigzag);
   EXPECT_TRUE(options.check);
-  EXPECT_FALSE(options.help);
 }
 
 TEST(Options, TakesValuesInBothForms) {

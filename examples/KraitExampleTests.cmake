@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+# Runs the examples as a user would, with good and bad input.
+
+# krait_example_command(<variable> RANKS <program> [arguments]): the command line for so many ranks; empty without MPI
+# unless there is one.
+function(krait_example_command variable ranks program)
+  set(command $<TARGET_FILE:${program}> ${ARGN})
+  if(TARGET MPI::MPI_CXX)
+    set(command ${MPIEXEC_EXECUTABLE} ${MPIEXEC_NUMPROC_FLAG} ${ranks} ${MPIEXEC_PREFLAGS} ${command} ${MPIEXEC_POSTFLAGS})
+  elseif(NOT ranks EQUAL 1)
+    set(command "")
+  endif()
+  set(${variable} "${command}" PARENT_SCOPE)
+endfunction()
+
+function(krait_example_properties test ranks)
+  set_tests_properties(${test} PROPERTIES PROCESSORS ${ranks} TIMEOUT 300 LABELS example
+                                          ENVIRONMENT "OMP_NUM_THREADS=1;OMP_PROC_BIND=false")
+endfunction()
+
+# krait_example_test(NAME RANKS <program> [arguments]): the run must end well, and with the line that says so.
+function(krait_example_test name ranks program)
+  krait_example_command(command ${ranks} ${program} ${ARGN})
+  if(command)
+    add_test(NAME example.${name}.ranks${ranks}
+             COMMAND ${CMAKE_COMMAND} "-DCOMMAND=${command}" "-DLAST_LINE=^krait: ok"
+                     -P ${CMAKE_CURRENT_FUNCTION_LIST_DIR}/expect_success.cmake)
+    krait_example_properties(example.${name}.ranks${ranks} ${ranks})
+  endif()
+endfunction()
+
+# krait_example_refusal(NAME MESSAGE <program> [arguments]): on three ranks (or one, without MPI) the run must fail, say
+# MESSAGE once, and not hang.
+function(krait_example_refusal name message program)
+  set(ranks 3)
+  if(NOT TARGET MPI::MPI_CXX)
+    set(ranks 1)
+  endif()
+  krait_example_command(command ${ranks} ${program} ${ARGN})
+  add_test(NAME example.refuses.${name}
+           COMMAND ${CMAKE_COMMAND} "-DCOMMAND=${command}" "-DMESSAGE=${message}"
+                   -P ${CMAKE_CURRENT_FUNCTION_LIST_DIR}/expect_failure.cmake)
+  krait_example_properties(example.refuses.${name} ${ranks})
+endfunction()
+
+foreach(ranks 1 2 3)
+  krait_example_test(layer ${ranks} krait_layer)
+endforeach()
+krait_example_test(doc_snippets 1 krait_doc_snippets)
+krait_example_test(doc_snippets 3 krait_doc_snippets)
+add_test(NAME example.doc_blocks_are_compiled
+         COMMAND ${CMAKE_COMMAND} -DROOT=${CMAKE_CURRENT_LIST_DIR}/.. -P ${CMAKE_CURRENT_LIST_DIR}/docs/expect_snippets.cmake)
+set_tests_properties(example.doc_blocks_are_compiled PROPERTIES LABELS example)
+
+if(TARGET krait_genome)
+  foreach(ranks 1 2 3 4)
+    krait_example_test(genome ${ranks} krait_genome --synthetic 3000)
+  endforeach()
+  krait_example_test(genome_contiguous 2 krait_genome --synthetic 700 --layers 1 --layout contiguous)
+  krait_example_test(genome_more_ranks_than_tokens 4 krait_genome --synthetic 3 --layers 2)
+  krait_example_test(genome_more_ranks_than_heads 9 krait_genome --synthetic 200 --layers 1)
+
+  krait_example_command(command 2 krait_genome --help)
+  if(command)
+    add_test(NAME example.genome_help COMMAND ${command})
+    krait_example_properties(example.genome_help 2)
+    set_tests_properties(example.genome_help PROPERTIES PASS_REGULAR_EXPRESSION "usage: mpirun"
+                                                        FAIL_REGULAR_EXPRESSION "usage: .*usage: ;[kK]okkos")
+  endif()
+
+  # Peak memory of four ranks beside one, at two lengths: what grows with the length must be divided.
+  krait_example_command(command 4 krait_genome --synthetic 3000)
+  if(command)
+    add_test(NAME example.genome_memory
+             COMMAND ${CMAKE_COMMAND} "-DCOMMAND=${command}" -P ${CMAKE_CURRENT_LIST_DIR}/expect_memory.cmake)
+    krait_example_properties(example.genome_memory 4)
+  endif()
+
+  set(bad ${CMAKE_CURRENT_BINARY_DIR}/bad_input)
+  file(MAKE_DIRECTORY ${bad})
+  file(WRITE ${bad}/empty.fa "")
+  file(WRITE ${bad}/header_only.fa ">a sequence that is not there\n")
+  file(WRITE ${bad}/no_bases.fa ">p\nACGT\nACJT\n")
+  file(WRITE ${bad}/no_header.fa "ACGT\n")
+  string(REPEAT "ACGTTGCAAC\n" 500 bases)
+  file(WRITE ${bad}/whole.fa ">p\n${bases}")
+  file(ARCHIVE_CREATE OUTPUT ${bad}/whole.fa.gz PATHS ${bad}/whole.fa FORMAT raw COMPRESSION GZip)
+  execute_process(COMMAND head -c 60 ${bad}/whole.fa.gz OUTPUT_FILE ${bad}/cut.fa.gz COMMAND_ERROR_IS_FATAL ANY)
+  krait_example_test(genome_gzip 2 krait_genome --fasta ${bad}/whole.fa.gz --layers 1)
+  krait_example_refusal(truncated "cut.fa.gz': the gzip data end before their end mark: the file is truncated"
+                        krait_genome --fasta ${bad}/cut.fa.gz)
+  krait_example_refusal(missing "cannot read '${bad}/none.fa': No such file" krait_genome --fasta ${bad}/none.fa)
+  krait_example_refusal(empty "empty.fa': the file is empty" krait_genome --fasta ${bad}/empty.fa)
+  krait_example_refusal(header_only "line 1: the record 'a sequence that is not there' has a header and no bases"
+                        krait_genome --fasta ${bad}/header_only.fa)
+  krait_example_refusal(letters "line 3, column 3: 'J' is not a base" krait_genome --fasta ${bad}/no_bases.fa)
+  krait_example_refusal(no_header "line 1, column 1: expected a header line" krait_genome --fasta ${bad}/no_header.fa)
+  krait_example_refusal(binary "is a binary file, not FASTA" krait_genome --fasta $<TARGET_FILE:krait_genome>)
+  krait_example_refusal(option "unknown option '--lenght'" krait_genome --lenght 5)
+  krait_example_refusal(value "--length takes a whole number of at least 1, got '-5'" krait_genome --length -5)
+  krait_example_refusal(d_model "must be a multiple of" krait_genome --synthetic 100 --d-model 48)
+endif()

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// The code blocks of the documentation that are not part of a numbered example, compiled and run.
+#include <cstdio>
+#include <iostream>
+#include <memory>
+#include <vector>
+
+#include <krait/krait.hpp>
+
+namespace {
+
+using Exec = Kokkos::DefaultExecutionSpace;
+
+const krait::MambaConfig config{.d_model = 32, .head_dim = 16, .groups = 4, .d_state = 8};
+
+void packed_documents(const Exec& exec, const krait::Communicator& world, krait::MambaMixer<float>& mixer) {
+  const auto layout = krait::SequenceLayout::zigzag(world, /*length=*/1000);
+  const Kokkos::View<float***> hidden("hidden", 1, layout.local_length(), config.d_model);
+  const Kokkos::View<float***> out("out", 1, layout.local_length(), config.d_model);
+
+  const auto documents = krait::DocumentMap::from_cu_seqlens({0, 100, 250, 1000}, layout.length());
+  mixer.forward(exec, hidden, layout, documents, out);
+
+  try {
+    mixer.forward(exec, hidden, krait::SequenceLayout::zigzag(world, /*length=*/7), out);
+  } catch (const krait::ShapeError& error) {
+    if (world.rank() == 0) std::printf("%s\n", error.what());
+  }
+
+  if (world.rank() == 0) std::cout << world.counters();
+}
+
+void stack(const Exec& exec, const krait::Parallel& parallel) {
+  const auto workspace = std::make_shared<krait::Workspace<Exec>>("workspace");
+  std::vector<krait::MambaMixer<float>> layers;
+  for (std::uint64_t layer = 0; layer < 2; ++layer) {
+    layers.emplace_back(exec, config, parallel, workspace);
+    layers.back().initialize(/*seed=*/layer);
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const krait::Environment environment(argc, argv);
+  const Exec exec;
+  const auto world = krait::Communicator::world(exec);
+  const krait::Parallel parallel{.context = world, .divisibility = krait::Divisibility::uneven};
+  krait::MambaMixer<float> mixer(exec, config, parallel);
+  mixer.initialize(/*seed=*/42);
+  packed_documents(exec, world, mixer);
+  stack(exec, parallel);
+  if (world.rank() == 0) std::printf("krait: ok\n");
+}

@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+# COMMAND must exit with another status than 0, of itself, and write MESSAGE to stderr once.
+execute_process(COMMAND ${COMMAND} RESULT_VARIABLE result OUTPUT_VARIABLE output ERROR_VARIABLE error TIMEOUT 60)
+message("${output}${error}")
+if(result EQUAL 0)
+  message(FATAL_ERROR "expected a failure, got exit status 0")
+elseif(NOT result MATCHES "^[0-9]+$")
+  message(FATAL_ERROR "expected an exit status, got: ${result}")
+endif()
+string(LENGTH "${error}" before)
+string(REPLACE "${MESSAGE}" "" rest "${error}")
+string(LENGTH "${rest}" after)
+string(LENGTH "${MESSAGE}" length)
+math(EXPR times "(${before} - ${after}) / ${length}")
+if(NOT times EQUAL 1)
+  message(FATAL_ERROR "expected once on stderr, found ${times} times: ${MESSAGE}")
+endif()
