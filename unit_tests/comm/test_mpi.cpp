@@ -83,6 +83,11 @@ TEST(Mpi, OneRankOfMpiEqualsSelf) {
   }
 }
 
+TEST(Mpi, TheNullCommunicatorIsRefused) {
+  EXPECT_THAT([] { static_cast<void>(mpi_communicator(MPI_COMM_NULL)); },
+              ThrowsMessage<ConfigError>(HasSubstr("comm is MPI_COMM_NULL")));
+}
+
 TEST(Mpi, ErrorsOfTheCallersCommunicatorStayTheCallers) {
   MPI_Errhandler before = MPI_ERRHANDLER_NULL;
   KRAIT_CHECK_MPI(MPI_Comm_get_errhandler(MPI_COMM_WORLD, &before));

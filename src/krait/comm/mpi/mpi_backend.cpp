@@ -182,6 +182,7 @@ std::shared_ptr<Backend> mpi_world() {
 }  // namespace impl
 
 Communicator mpi_communicator(MPI_Comm comm) {
+  KRAIT_REQUIRE(ConfigError, comm != MPI_COMM_NULL, "krait::mpi_communicator: comm is MPI_COMM_NULL");
   return Communicator(std::make_shared<impl::MpiBackend>(impl::duplicate(comm)));
 }
 

@@ -11,7 +11,8 @@
 namespace krait {
 
 /// The ranks of an MPI communicator. It is duplicated, so Krait's messages never meet those of the caller; all its
-/// ranks call this together.
+/// ranks call this together, after MPI_Init.
+/// \throws ConfigError for MPI_COMM_NULL
 Communicator mpi_communicator(MPI_Comm comm);
 
 }  // namespace krait
