@@ -43,6 +43,18 @@ TEST(TileVectorMath, DecayIsAtMostOneAndNeverDenormal) {
   EXPECT_EQ(krait::tile::decay(-709.0), 0.0);
 }
 
+TEST(TileVectorMath, DecayKeepsItsRelativeAccuracyAndPassesNanOn) {
+  for (int i = 0; i <= 870000; ++i) {
+    const auto v = static_cast<float>(-i * 1e-4);
+    ASSERT_NEAR(krait::tile::decay(v) / std::exp(static_cast<double>(v)), 1.0, 2.4e-7) << v;
+  }
+  EXPECT_EQ(krait::tile::decay(0.0F), 1.0F);
+  EXPECT_EQ(krait::tile::decay(-std::numeric_limits<float>::infinity()), 0.0F);
+  EXPECT_TRUE(std::isnan(krait::tile::decay(std::nanf("0x123"))));
+  EXPECT_TRUE(std::isnan(krait::tile::decay(std::nan(""))));
+  EXPECT_TRUE(std::isnan(krait::tile::sigmoid(std::nanf(""))));
+}
+
 constexpr int count = 37;
 
 struct Weights {
