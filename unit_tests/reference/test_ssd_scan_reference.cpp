@@ -63,8 +63,8 @@ TEST(SsdScanReference, IndicesOfLinearAttention) {
             product += in.B[static_cast<std::size_t>(((run.row * L + k) * G + g) * N + n)] *
                        in.C[static_cast<std::size_t>(((run.row * L + t) * G + g) * N + n)];
           }
-          const double raw = in.dt[static_cast<std::size_t>((run.row * L + k) * H + h)] +
-                             in.dt_bias[static_cast<std::size_t>(h)];
+          const double raw =
+              in.dt[static_cast<std::size_t>((run.row * L + k) * H + h)] + in.dt_bias[static_cast<std::size_t>(h)];
           const double delta = std::clamp(std::log(1 + std::exp(raw)), 0.5, 1.0);
           want[static_cast<std::size_t>((run.row * L + t) * H * P + i)] +=
               delta * product * in.x[static_cast<std::size_t>((run.row * L + k) * H * P + i)];

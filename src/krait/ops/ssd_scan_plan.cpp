@@ -15,7 +15,7 @@ using impl::is_host_execution;
 using impl::SsdScanTiling;
 
 /// Longest chunk worth having: with it the products inside a chunk grow, and the traffic to the state shrinks. On hosts
-/// 32 was the fastest of 16, 32, 64 and 128 with 64 channels and a state of 128.
+/// 32 was the fastest of 16, 32 and 64 with 64 channels and a state of 128.
 template <class Exec>
 constexpr std::int64_t longest_chunk = is_host_execution<Exec> ? 32 : 64;
 /// Scratch memory that a team should keep to: on a GPU what every generation has on chip (48 KiB less Kokkos's own
