@@ -153,6 +153,8 @@ lock_build() {
   flock -n 8 || { say "-- another tools/dev builds in $build_dir; waiting for it" && flock 8; }
 }
 
+unlock_build() { exec 8>&-; }
+
 # build [TARGET...]
 build() {
   local -a quiet=() targets=()
@@ -165,6 +167,6 @@ build() {
   inside -- cmake --build "$build_dir" --parallel "$(compile_jobs)" "${targets[@]}" "${quiet[@]}" 8>&- >&2 ||
     die "the build failed; the first error above says why." "Again: tools/dev build --flavour $flavour"
   say "   built in $((SECONDS - start)) s"
-  exec 8>&-
+  unlock_build
   tuning[0]=PATH=$(program_folders) # the build has made new programs
 }

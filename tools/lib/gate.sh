@@ -18,6 +18,7 @@ do_gate() {
   enter
   lock_build
   configure
+  unlock_build
   if ((${#sources[@]} == 0)); then mapfile -t sources < <(kernel_files); fi
   ((${#sources[@]} > 0)) || { say "gate: there are no kernel files yet" && return 0; }
   work=$build_dir/gate
@@ -28,5 +29,9 @@ do_gate() {
 
 # Host-only pieces use vector instructions that nvcc need not understand; the reference is not meant for devices.
 kernel_files() {
-  (cd "$checkout" && find src/krait -name '*.cpp' ! -path 'src/krait/reference/*' ! -path 'src/krait/tile/host/*' ! -path 'src/krait/io/*' | sort)
+  local room
+  # the large ones first, so that the last minute is not one file on one core
+  for room in ops parallel layout mixer tile core comm; do
+    (cd "$checkout" && find "src/krait/$room" -name '*.cpp' ! -path 'src/krait/tile/host/*' -printf '%s %p\n') 2>/dev/null | sort -rn | cut -d' ' -f2
+  done
 }

@@ -86,6 +86,7 @@ check_tidy() {
   [[ -e $checkout/.clang-tidy ]] || { say "-- clang-tidy: no .clang-tidy, skipped" && return 0; }
   lock_build
   configure
+  unlock_build
   mapfile -t units < <(tidy_units)
   ((${#units[@]} > 0)) || { say "-- clang-tidy: no changed source files" && return 0; }
   tool=$(clang_tool clang-tidy) || return 1
