@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-# Builds and runs the consumer project, from nothing: WAY is `package` or `subdirectory`.
+# Builds the project CONSUMER from nothing and runs its PROGRAM: WAY is `package` or `subdirectory`.
 function(run)
   execute_process(COMMAND ${ARGN} RESULT_VARIABLE status)
   if(NOT status EQUAL 0)
@@ -26,4 +26,4 @@ else()
 endif()
 run(${CMAKE_COMMAND} -S ${CONSUMER} -B ${WORK}/build -G ${GENERATOR} ${settings})
 run(${CMAKE_COMMAND} --build ${WORK}/build --parallel 2)
-run(${WORK}/build/consumer)
+run(${WORK}/build/${PROGRAM})
