@@ -27,11 +27,15 @@ do_gate() {
   inside -- "$lib/gate_compile" "$work" "$build_dir/generated" "$(compile_jobs)" "$hot_kernels" "${sources[@]}"
 }
 
-# Host-only pieces use vector instructions that nvcc need not understand; the reference is not meant for devices.
+# The files that this build compiles into the library, without the host-only pieces, whose vector instructions nvcc need
+# not understand, and the reference, which is not meant for devices.
 kernel_files() {
   local room
   # the large ones first, so that the last minute is not one file on one core
   for room in ops parallel layout mixer tile core comm; do
-    (cd "$checkout" && find "src/krait/$room" -name '*.cpp' ! -path 'src/krait/tile/host/*' -printf '%s %p\n') 2>/dev/null | sort -rn | cut -d' ' -f2
+    (cd "$checkout" && find "src/krait/$room" -name '*.cpp' ! -path 'src/krait/tile/host/*' -printf '%s %p\n') 2>/dev/null |
+      sort -rn | cut -d' ' -f2
+  done | while read -r file; do
+    ! grep -qF "\"file\": \"$checkout/$file\"" "$build_dir/compile_commands.json" || printf '%s\n' "$file"
   done
 }
