@@ -88,17 +88,15 @@ struct TileProduct {
     return static_cast<int>(end - begin < size ? end - begin : size);
   }
 
-  KOKKOS_FUNCTION void multiply(const typename Policy::member_type& team, std::int64_t row, std::int64_t t,
-                                std::int64_t o, tile::Matrix<A> left, tile::Matrix<A> right,
-                                tile::Matrix<A> sums) const {
-    const int height = part(t, static_cast<std::int64_t>(out.extent(1)), rows);
-    const int width = part(o, static_cast<std::int64_t>(out.extent(2)), columns);
+  /// sums = the tile's part of in * weight^T, for at least one input.
+  KOKKOS_FUNCTION void accumulate(const typename Policy::member_type& team, std::int64_t row, std::int64_t t,
+                                  std::int64_t o, int height, int width, tile::Matrix<A> left, tile::Matrix<A> right,
+                                  tile::Matrix<A> sums) const {
     const auto inputs = static_cast<std::int64_t>(in.extent(2));
     const tile::Matrix<const T> tokens{&in(row, t, 0), static_cast<std::int64_t>(in.stride(1)),
                                        static_cast<std::int64_t>(in.stride(2))};
     const tile::Matrix<const T> factors{&weight(o, 0), static_cast<std::int64_t>(weight.stride(0)),
                                         static_cast<std::int64_t>(weight.stride(1))};
-    if (inputs == 0) tile::fill(team, height, width, A(0), sums);
     for (std::int64_t i = 0; i < inputs; i += depth) {
       const int inner = part(i, inputs, depth);
       tile::load(team, height, inner, tokens.from(0, i), left);
@@ -106,6 +104,19 @@ struct TileProduct {
       team.team_barrier();
       tile::gemm(team, height, width, inner, left, right, i == 0 ? A(0) : A(1), sums);
       team.team_barrier();
+    }
+  }
+
+  KOKKOS_FUNCTION void multiply(const typename Policy::member_type& team, std::int64_t row, std::int64_t t,
+                                std::int64_t o, tile::Matrix<A> left, tile::Matrix<A> right,
+                                tile::Matrix<A> sums) const {
+    const int height = part(t, static_cast<std::int64_t>(out.extent(1)), rows);
+    const int width = part(o, static_cast<std::int64_t>(out.extent(2)), columns);
+    if (in.extent(2) == 0) {
+      tile::fill(team, height, width, A(0), sums);
+      team.team_barrier();
+    } else {
+      accumulate(team, row, t, o, height, width, left, right, sums);
     }
     tile::for_each(team, height, width, [&](int i, int j) {
       const A value = bias.data() == nullptr ? sums(i, j) : sums(i, j) + bias(o + j);
