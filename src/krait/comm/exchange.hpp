@@ -106,7 +106,6 @@ class RequestState {
 
  private:
   void block() noexcept;
-  void keep_failure(const char* text) noexcept;
   template <class Action>
   void guarded(Action&& action) noexcept;
 

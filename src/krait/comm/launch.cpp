@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include <krait/comm/launch.hpp>
 
+#include <exception>
 #include <functional>
 #include <string>
+#include <utility>
 
 namespace krait::impl {
 namespace {
@@ -12,9 +14,14 @@ std::string label(CommOperation operation) { return std::string("krait::comm::")
 }  // namespace
 
 void throw_lost_failure(CommState& state) {
-  if (state.lost_failure.empty()) return;
-  const std::string text = std::exchange(state.lost_failure, std::string());
-  impl::fail<CommError>(std::source_location::current(), "an earlier request of this communicator failed: ", text);
+  if (!state.lost_failure) return;
+  const std::exception_ptr failure = std::exchange(state.lost_failure, nullptr);
+  try {
+    std::rethrow_exception(failure);
+  } catch (const std::exception& error) {
+    impl::fail<CommError>(std::source_location::current(),
+                          "an earlier request of this communicator failed: ", error.what());
+  }
 }
 
 void begin(CommState& state, CommOperation operation) {

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include <krait/comm/exchange.hpp>
+#include <krait/core/error.hpp>
 
 namespace krait {
 namespace impl {
@@ -68,7 +69,8 @@ bool RequestState::wait_quietly() noexcept {
       const auto end = Clock::now() + std::chrono::duration<double>(comm_->limits.unwinding_seconds);
       while (!advance()) {
         if (Clock::now() > end) {
-          keep_failure("krait::Request: given up while an exception was thrown; its messages were not complete");
+          comm_->lost_failure = std::make_exception_ptr(
+              CommError("krait::Request: given up while an exception was thrown; its messages were not complete"));
           return abandon();
         }
         std::this_thread::yield();
@@ -77,8 +79,8 @@ bool RequestState::wait_quietly() noexcept {
     wait();
     settle(nullptr, nullptr);
     return true;
-  } catch (const std::exception& error) {
-    keep_failure(error.what());
+  } catch (...) {
+    comm_->lost_failure = std::current_exception();
     return abandon();
   }
 }
@@ -89,12 +91,9 @@ bool RequestState::abandon() noexcept {
   return exchanges_.back()->abandon();
 }
 
-void RequestState::keep_failure(const char* text) noexcept {
-  try {
-    comm_->lost_failure = text;
-  } catch (...) {
-    comm_->lost_failure.clear();
-  }
+/// Freeing memory that MPI still uses would be worse than losing it.
+static void lose(std::unique_ptr<RequestState>& state) noexcept {
+  [[maybe_unused]] const RequestState* const lost = state.release();
 }
 
 }  // namespace impl
@@ -117,8 +116,7 @@ Request::~Request() { finish(); }
 
 void Request::finish() noexcept {
   if (!state_) return;
-  // Freeing memory that MPI still uses would be worse than losing it.
-  if (!state_->wait_quietly()) static_cast<void>(state_.release());
+  if (!state_->wait_quietly()) impl::lose(state_);
   state_.reset();
 }
 
@@ -142,7 +140,7 @@ void Request::end(const std::type_info* space, const void* reader) {
   try {
     state->wait();
   } catch (...) {
-    if (!state->abandon()) static_cast<void>(state.release());
+    if (!state->abandon()) impl::lose(state);
     throw;
   }
   state->settle(space, reader);

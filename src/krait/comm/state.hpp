@@ -5,9 +5,9 @@
 /// What the copies of a communicator share.
 
 #include <cstdint>
+#include <exception>
 #include <limits>
 #include <memory>
-#include <string>
 #include <thread>
 #include <vector>
 
@@ -75,7 +75,7 @@ struct CommState {
   /// Number of tags given to collectives so far; equal on all ranks.
   std::uint32_t tags_used = 0;
   /// The failure of a request that nobody waited for; the next operation throws it.
-  std::string lost_failure;
+  std::exception_ptr lost_failure;
 
   int next_tag() { return user_tags + static_cast<int>(tags_used++ % user_tags); }
 };
