@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Problems drawn at random, the same on every rank: HiddenParallel on all ranks and Local on one rank give the numbers
+// of the reference, whatever the extents, the layout, the documents and the options.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <krait/parallel/sequence_operator.hpp>
+#include <krait/reference/causal_conv1d.hpp>
+#include <krait/reference/ssd_scan.hpp>
+#include <numeric>
+#include <parallel/sharded.hpp>
+#include <sstream>
+#include <support/random_view.hpp>
+#include <support/view_values.hpp>
+
+namespace {
+
+using namespace krait;        // NOLINT(google-build-using-namespace)
+using namespace krait::test;  // NOLINT(google-build-using-namespace)
+
+/// Draws one number after the other.
+class Dice {
+ public:
+  explicit Dice(std::uint64_t seed) : seed_(seed) {}
+  /// A number of [low, high].
+  std::int64_t operator()(std::int64_t low, std::int64_t high) {
+    return low + static_cast<std::int64_t>(uniform(seed_, 0, next_++) * static_cast<double>(high - low + 1));
+  }
+  /// True once in `n` throws.
+  bool once_in(std::int64_t n) { return (*this)(1, n) == 1; }
+
+ private:
+  std::uint64_t seed_;
+  std::uint64_t next_ = 0;
+};
+
+/// Boundaries of 1 to 8 documents, some of them empty.
+std::vector<std::int64_t> draw_boundaries(Dice& dice, std::int64_t length) {
+  std::vector<std::int64_t> cu = {0, length};
+  for (std::int64_t cuts = dice(0, 7); cuts > 0; --cuts) cu.push_back(dice(0, length));
+  std::sort(cu.begin(), cu.end());
+  return cu;
+}
+
+/// A partition of the tokens in any order; ranks may stay without.
+SequenceLayout draw_explicit(Dice& dice, const Place& place, std::int64_t length) {
+  std::vector<std::int64_t> order(static_cast<std::size_t>(length));
+  std::iota(order.begin(), order.end(), std::int64_t{0});
+  for (std::int64_t i = length - 1; i > 0; --i)
+    std::swap(order[static_cast<std::size_t>(i)], order[static_cast<std::size_t>(dice(0, i))]);
+  std::vector<std::vector<std::int64_t>> tokens(static_cast<std::size_t>(place.size));
+  const std::int64_t last = dice(0, place.size - 1);  // later ranks get nothing
+  for (const std::int64_t t : order) tokens[static_cast<std::size_t>(dice(0, last))].push_back(t);
+  return SequenceLayout::explicit_tokens(place, tokens);
+}
+
+SequenceLayout draw_layout(Dice& dice, const Place& place, std::int64_t length) {
+  const Policy policy = dice.once_in(3) ? Policy::tail_pad : Policy::even;
+  switch (dice(0, 4)) {
+    case 0:
+      return SequenceLayout::contiguous(place, length, policy);
+    case 1:
+      return SequenceLayout::zigzag(place, length, policy);
+    case 2:
+      return SequenceLayout::zigzag_docs(place, draw_boundaries(dice, length), policy);
+    case 3:  // exact, of about this length
+      return SequenceLayout::zigzag(place, length / (2 * place.size) * 2 * place.size, Policy::exact);
+    default:
+      return draw_explicit(dice, place, length);
+  }
+}
+
+/// Ids of one row: -1 is padding; an id that comes back later is a new document.
+void draw_ids(Dice& dice, const SequenceLayout& layout, std::int32_t* ids) {
+  std::int32_t id = -1;
+  for (const Slot& slot : layout.slots()) {
+    const bool whole = layout.kind() == SequenceLayout::Kind::zigzag_docs;  // there a document is a slot
+    const bool skipped = dice.once_in(6);
+    const std::int64_t end = whole ? slot.begin + dice(0, slot.real) : slot.begin + slot.real;
+    ++id;
+    for (std::int64_t t = slot.begin; t < slot.end; ++t) {
+      if (!whole && dice.once_in(20)) id = static_cast<std::int32_t>(dice(-2, 5));
+      ids[t] = t >= end || (whole && skipped) ? -1 : id;
+    }
+  }
+}
+
+DocumentMap draw_documents(Dice& dice, const SequenceLayout& layout, std::int64_t rows) {
+  const std::int64_t length = layout.length();
+  const bool by_document = layout.kind() == SequenceLayout::Kind::zigzag_docs;
+  const bool padded = layout.real_length() < length;
+  if (rows == 1 && dice.once_in(3)) {
+    if (by_document || padded)
+      return DocumentMap::from_cu_seqlens(layout.padded_boundaries(), layout.real_lengths(), length);
+    const auto cu = draw_boundaries(dice, length);
+    std::vector<std::int64_t> real;
+    for (std::size_t d = 1; d < cu.size(); ++d) real.push_back(dice(0, cu[d] - cu[d - 1]));
+    return DocumentMap::from_cu_seqlens(cu, real, length);
+  }
+  if (!by_document && !padded && dice.once_in(3)) return DocumentMap::whole_rows(rows, length);
+  if (!by_document && !padded && dice.once_in(2)) {
+    std::vector<std::vector<std::int64_t>> cu;
+    for (std::int64_t b = 0; b < rows; ++b) {
+      cu.push_back(draw_boundaries(dice, length));
+      if (dice.once_in(3) && cu.back().size() > 2) cu.back().pop_back();  // the rest is one more document
+    }
+    return DocumentMap::from_cu_seqlens_per_row(cu, length);
+  }
+  std::vector<std::int32_t> ids(static_cast<std::size_t>(rows * length));
+  for (std::int64_t b = 0; b < rows; ++b) draw_ids(dice, layout, ids.data() + b * length);
+  return DocumentMap::from_seq_idx(ids, rows, length);
+}
+
+SequenceOperatorConfig draw_config(Dice& dice, int ranks) {
+  SequenceOperatorConfig config;
+  config.groups = dice(1, 4);
+  config.heads = config.groups * dice(1, 12 / config.groups);
+  if (dice.once_in(3)) config.heads = config.groups * ranks;
+  config.head_dim = dice(1, 9);
+  config.d_state = dice.once_in(4) ? 1 : dice(2, 11);
+  config.d_conv = dice.once_in(2) ? dice(1, 4) : dice(5, 16);
+  config.chunk_size = dice(1, 64);
+  config.activation = dice.once_in(4) ? Activation::none : Activation::silu;
+  if (dice.once_in(3)) {
+    config.dt_min = 0.003;
+    config.dt_max = 0.03;
+  }
+  const bool divides = config.heads % ranks == 0 && (config.groups % ranks == 0 || ranks % config.groups == 0);
+  if (!divides || dice.once_in(2)) config.divisibility = Divisibility::uneven;
+  return config;
+}
+
+/// One problem; all ranks draw the same.
+template <Scalar T>
+struct Problem {
+  Dice dice;
+  SequenceOperatorConfig config;
+  std::int64_t rows;
+  SequenceLayout layout;
+  DocumentMap documents;
+  OperatorParameters<T> parameters;
+  Array<accumulator_t<T>**> D_per_channel;
+  SequenceOperatorParameters<T, Exec> views;
+
+  Problem(std::uint64_t seed, const Place& place)
+      : dice(seed),
+        config(draw_config(dice, place.size)),
+        rows(dice(1, 4)),
+        layout(draw_layout(dice, place, dice.once_in(4) ? dice(0, 2 * place.size) : dice(0, 200))),
+        documents(draw_documents(dice, layout, rows)),
+        parameters(config, dice.once_in(2) ? Decay::slow : Decay::initialised),
+        D_per_channel("krait::test::D_per_channel", static_cast<std::size_t>(config.heads),
+                      static_cast<std::size_t>(config.head_dim)),
+        views(parameters.views()) {
+    fill_normal(D_per_channel, seed + 1);
+    if (dice.once_in(3)) {
+      views.D = {};
+      if (dice.once_in(2)) views.D_per_channel = D_per_channel;
+    }
+    if (dice.once_in(4)) views.conv_bias = {};
+    if (dice.once_in(4)) views.dt_bias = {};
+  }
+
+  /// Inputs; padding holds NaN.
+  [[nodiscard]] auto input(const std::vector<std::int32_t>& ids) const {
+    const auto plain = normal_values(3, layout.length(), config.input_width());
+    return [this, &ids, plain](std::int64_t b, std::int64_t t, std::int64_t c) {
+      const bool padding = ids[static_cast<std::size_t>(b * layout.length() + t)] < 0;
+      return padding ? std::numeric_limits<float>::quiet_NaN() : plain(b, t, c);
+    };
+  }
+
+  /// y of the tokens that `of` holds.
+  [[nodiscard]] std::vector<double> run(Strategy strategy, const Communicator& context, const SequenceLayout& of,
+                                        const std::vector<std::int32_t>& ids, bool overwrite) const {
+    const Exec exec;
+    const auto op = make_sequence_operator<T>(strategy, config);
+    const OperatorRoom room = overwrite ? op->room(context, of, rows) : OperatorRoom();
+    const auto shard = make_shard<T>(of, rows, config.input_width(), input(ids));
+    const std::array<std::int64_t, 3> wide = {rows, of.local_length(), config.input_width()};
+    const std::array<std::int64_t, 3> narrow = {rows, of.local_length(), config.d_inner()};
+    const Array<T*> x("krait::test::x", std::max(shard.size(), static_cast<std::size_t>(room.xBCdt)));
+    const auto y = poisoned_view<Array<T*>>(std::max(narrow[0] * narrow[1] * narrow[2], room.y));
+    const auto xBCdt = make_tensor<T***, Exec, 3>(x.data(), wide);
+    const auto out = make_tensor<T***, Exec, 3>(y.data(), narrow);
+    Kokkos::deep_copy(exec, xBCdt, shard);
+    const Array<std::byte*> workspace("krait::test::workspace", op->workspace_bytes(context, of, rows, overwrite));
+    op->forward(exec, context, of, documents, views, {.xBCdt = xBCdt, .y = out, .workspace = workspace, .room = room});
+    exec.fence("krait::test: forward is done");
+    return values_of(out);
+  }
+
+  /// (rows, length, d_inner) by the definition.
+  [[nodiscard]] std::vector<double> reference(const std::vector<std::int32_t>& ids) const {
+    const std::int64_t channels = config.conv_channels();
+    const std::int64_t inner = config.d_inner();
+    const std::int64_t states = config.groups * config.d_state;
+    const auto value = input(ids);
+    const auto columns = [&](std::int64_t begin, std::int64_t end) {
+      std::vector<double> result;
+      for (std::int64_t b = 0; b < rows; ++b)
+        for (std::int64_t t = 0; t < layout.length(); ++t)
+          for (std::int64_t c = begin; c < end; ++c) result.push_back(static_cast<double>(T(value(b, t, c))));
+      return result;
+    };
+    const std::vector<double> xBC = columns(0, channels);
+    const std::vector<double> weight = values_of(views.conv_weight);
+    const std::vector<double> bias = is_absent(views.conv_bias) ? std::vector<double>() : values_of(views.conv_bias);
+    const reference::CausalConv1d convolution{.channels = channels,
+                                              .taps = config.d_conv,
+                                              .silu = config.activation == Activation::silu,
+                                              .x = xBC,
+                                              .weight = weight,
+                                              .bias = bias,
+                                              .initial = {}};
+    const std::vector<double> u = convolution(documents.runs()).out;
+    const auto part = [&](std::int64_t begin, std::int64_t count) {
+      std::vector<double> result;
+      for (std::size_t row = 0; row < u.size(); row += static_cast<std::size_t>(channels))
+        for (std::int64_t c = begin; c < begin + count; ++c) result.push_back(u[row + static_cast<std::size_t>(c)]);
+      return result;
+    };
+    reference::SsdScan scan;
+    scan.heads = config.heads;
+    scan.head_dim = config.head_dim;
+    scan.groups = config.groups;
+    scan.d_state = config.d_state;
+    scan.dt_min = config.dt_min;
+    scan.dt_max = config.dt_max;
+    scan.x = part(0, inner);
+    scan.B = part(inner, states);
+    scan.C = part(inner + states, states);
+    scan.dt = columns(channels, channels + config.heads);
+    for (const double value_of_A : values_of(views.A_log)) scan.A.push_back(-std::exp(value_of_A));
+    if (!is_absent(views.dt_bias)) scan.dt_bias = values_of(views.dt_bias);
+    if (!is_absent(views.D)) scan.D = values_of(views.D);
+    if (!is_absent(views.D_per_channel)) scan.D_per_channel = values_of(views.D_per_channel);
+    return reference::ssd_scan(scan, documents.runs()).out;
+  }
+
+  [[nodiscard]] std::string description() const {
+    std::ostringstream text;
+    text << layout.description() << ", rows " << rows << ", documents " << documents.documents() << ", heads "
+         << config.heads << ", head_dim " << config.head_dim << ", groups " << config.groups << ", d_state "
+         << config.d_state << ", d_conv " << config.d_conv << ", chunk_size " << config.chunk_size;
+    return text.str();
+  }
+};
+
+template <Scalar T>
+void check_problem(std::uint64_t seed, double tolerance) {
+  const auto world = Communicator::world(Exec());
+  Problem<T> problem(seed, world.place());
+  SCOPED_TRACE("seed " + std::to_string(seed) + ": " + problem.description());
+  const auto ids = problem.documents.seq_idx();
+  const auto values = problem.reference(ids);
+  const Array<double***> whole("krait::test::whole", static_cast<std::size_t>(problem.rows),
+                               static_cast<std::size_t>(problem.layout.length()),
+                               static_cast<std::size_t>(problem.config.d_inner()));
+  std::copy(values.begin(), values.end(), whole.data());
+  for (const bool overwrite : {false, true}) {
+    const auto shard = problem.run(Strategy::hidden_parallel, world, problem.layout, ids, overwrite);
+    EXPECT_LE(relative_rms(shard, shard_of_whole(whole, problem.layout)), tolerance)
+        << "hidden_parallel, overwrite " << overwrite << ", rank " << world.rank();
+  }
+  const bool in_order = problem.layout.kind() == SequenceLayout::Kind::zigzag_docs || problem.dice.once_in(2);
+  const auto alone = in_order ? SequenceLayout::contiguous(Place{}, problem.layout.length())
+                              : draw_explicit(problem.dice, Place{}, problem.layout.length());
+  const auto local = problem.run(Strategy::local, Communicator::self(), alone, ids, false);
+  EXPECT_LE(relative_rms(local, shard_of_whole(whole, alone)), tolerance) << "local, in order " << in_order;
+}
+
+TEST(RandomProblems, Double) {
+  for (std::uint64_t seed = 1000; seed < 1060; ++seed) check_problem<double>(seed, 1e-12);
+}
+
+TEST(RandomProblems, Float) {
+  for (std::uint64_t seed = 2000; seed < 2030; ++seed) check_problem<float>(seed, 1e-5);
+}
+
+}  // namespace
