@@ -65,12 +65,13 @@ struct TileProduct {
   [[nodiscard]] KOKKOS_FUNCTION std::int64_t items() const {
     return static_cast<std::int64_t>(out.extent(0)) * tiles_down * tiles_across;
   }
-  [[nodiscard]] static std::size_t scratch_bytes() {
+  [[nodiscard]] static KOKKOS_FUNCTION constexpr std::size_t scratch_bytes() {
     return sizeof(A) * (rows * depth + depth * columns + rows * columns) + 8;
   }
 
   KOKKOS_FUNCTION void operator()(const typename Policy::member_type& team) const {
-    auto* memory = static_cast<A*>(team.team_scratch(level).get_shmem(scratch_bytes() - 8));
+    const int scratch = level;  // Kokkos takes it by reference, and a constant of the class has no address on a device
+    auto* memory = static_cast<A*>(team.team_scratch(scratch).get_shmem(scratch_bytes() - 8));
     const tile::Matrix<A> left{memory, depth, 1};
     const tile::Matrix<A> right{memory + rows * depth, columns, 1};
     const tile::Matrix<A> sums{memory + rows * depth + depth * columns, columns, 1};
