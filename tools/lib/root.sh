@@ -27,11 +27,11 @@ for example Kokkos from source, and then:
 
   export Kokkos_ROOT=$HOME/kokkos
   cmake -S . -B build/native -DCMAKE_BUILD_TYPE=Release
-  cmake --build build/native -j
+  cmake --build build/native -j 8    # as many as memory takes: a compile job needs up to 2 GiB
   ctest --test-dir build/native --output-on-failure
 
 END
-  say "Debian and Ubuntu packages for the rest (optional: LIBXSMM and Highway make it fast on CPUs):"
+  say "Debian and Ubuntu packages for the rest (LIBXSMM and Highway are for later versions; this one does not use them):"
   say "  $("$lib/debian.sh" packages common | tr '\n' ' ')"
   say "With Kokkos_ROOT set, tools/dev finds this Kokkos by itself (--flavour native). tools/Containerfile is another way."
 }

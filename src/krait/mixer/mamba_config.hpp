@@ -15,8 +15,9 @@ namespace krait {
 /// Storage of states between chunks and in caches.
 enum class StateType { accumulator, bfloat16 };
 
-/// Arguments of a Mamba-2 mixer, with the names and defaults of mamba_ssm and Megatron-LM. All extents are those of the
-/// whole layer, before any split over ranks.
+/// Arguments of a Mamba-2 mixer, with the names and defaults of Megatron-LM (`head_dim`, `heads` and `groups` are its
+/// headdim, nheads and ngroups; mamba_ssm's defaults are 1 group and chunks of 256). All extents are those of the whole
+/// layer, before any split over ranks.
 struct MambaConfig {
   std::int64_t d_model = 0;    ///< width of the hidden states; must be given
   std::int64_t expand = 2;     ///< d_inner = expand * d_model, unless `heads` is given
