@@ -33,31 +33,27 @@ namespace {
 
 constexpr const char* name_of_forward = "krait::MambaMixer::forward";
 
+/// Position i of a row-major copy of a (b, l, d) tensor.
+template <class View>
+KOKKOS_INLINE_FUNCTION auto& element(const View& view, std::int64_t i) {
+  const auto tokens = static_cast<std::int64_t>(view.extent(1));
+  const auto width = static_cast<std::int64_t>(view.extent(2));
+  return view(i / width / tokens, i / width % tokens, i % width);
+}
+
 template <class A, class T, class Exec>
 struct CopyToFlat {
   Tensor<const T***, Exec> from;
-  Kokkos::View<A*, typename Exec::memory_space, Kokkos::MemoryTraits<Kokkos::Unmanaged>> to;
-  KOKKOS_FUNCTION void operator()(std::int64_t i, std::int64_t j, std::int64_t k) const {
-    to((i * from.extent(1) + j) * from.extent(2) + k) = static_cast<A>(from(i, j, k));
-  }
+  A* to;
+  KOKKOS_FUNCTION void operator()(std::int64_t i) const { to[i] = static_cast<A>(element(from, i)); }
 };
 
 template <class A, class T, class Exec>
 struct CopyFromFlat {
-  Kokkos::View<const A*, typename Exec::memory_space, Kokkos::MemoryTraits<Kokkos::Unmanaged>> from;
+  const A* from;
   Tensor<T***, Exec> to;
-  KOKKOS_FUNCTION void operator()(std::int64_t i, std::int64_t j, std::int64_t k) const {
-    to(i, j, k) = static_cast<T>(from((i * to.extent(1) + j) * to.extent(2) + k));
-  }
+  KOKKOS_FUNCTION void operator()(std::int64_t i) const { element(to, i) = static_cast<T>(from[i]); }
 };
-
-template <class Exec, class View>
-auto every_element(const Exec& exec, const View& view) {
-  return Kokkos::MDRangePolicy<Exec, Kokkos::Rank<3>, Kokkos::IndexType<std::int64_t>>(
-      exec, {0, 0, 0},
-      {static_cast<std::int64_t>(view.extent(0)), static_cast<std::int64_t>(view.extent(1)),
-       static_cast<std::int64_t>(view.extent(2))});
-}
 
 template <class View>
 auto rows_of(const View& view, std::int64_t begin, std::int64_t count) {
@@ -233,10 +229,11 @@ void MambaMixer<T, Exec>::add_over_tensor_ranks(const Exec& exec, const Buffers&
   using Flat = Kokkos::View<A*, typename Exec::memory_space, Kokkos::MemoryTraits<Kokkos::Unmanaged>>;
   const Flat partial(workspace_->template at<A>(place.partial), out.size());
   const Flat sum(workspace_->template at<A>(place.sum), out.size());
-  Kokkos::parallel_for("krait::MambaMixer::gather_partial", every_element(exec, out),
-                       CopyToFlat<A, T, Exec>{out, partial});
+  const Kokkos::RangePolicy<Exec, Kokkos::IndexType<std::int64_t>> every(exec, 0,
+                                                                         static_cast<std::int64_t>(out.size()));
+  Kokkos::parallel_for("krait::MambaMixer::gather_partial", every, CopyToFlat<A, T, Exec>{out, partial.data()});
   comm::all_reduce(exec, parallel_.tensor, partial, sum, Reduction::sum).wait_on(exec);
-  Kokkos::parallel_for("krait::MambaMixer::scatter_sum", every_element(exec, out), CopyFromFlat<A, T, Exec>{sum, out});
+  Kokkos::parallel_for("krait::MambaMixer::scatter_sum", every, CopyFromFlat<A, T, Exec>{sum.data(), out});
 }
 
 #define KRAIT_INSTANTIATE(T, EXEC) template class MambaMixer<T, EXEC>;
