@@ -40,13 +40,15 @@ void Progress::done() {
 }
 
 void Progress::draw() {
+  drawn_ = true;
   const auto filled = static_cast<std::size_t>(steps_ > 0 ? finished_ * bar_width / steps_ : bar_width);
   out_ << erase_line << '[' << std::string(filled, '#') << std::string(bar_width - filled, '.') << "] "
        << (steps_ > 0 ? 100 * finished_ / steps_ : 100) << " % " << what_ << std::flush;
 }
 
 void Progress::clear() {
-  if (bar_) out_ << erase_line << std::flush;
+  if (drawn_) out_ << erase_line << std::flush;
+  drawn_ = false;
 }
 
 }  // namespace genome

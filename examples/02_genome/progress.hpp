@@ -36,6 +36,7 @@ class Progress {
 
   std::ostream& out_;
   bool bar_;
+  bool drawn_ = false;
   std::int64_t steps_;
   std::int64_t finished_ = 0;
   std::string what_;

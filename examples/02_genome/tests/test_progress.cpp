@@ -37,4 +37,15 @@ TEST(Progress, TheBarIsDrawnOverItselfAndTakenAway) {
   EXPECT_THAT(out.str(), EndsWith("\r\x1b[K"));
 }
 
+TEST(Progress, WhatFollowsATakenAwayBarIsLeftAlone) {
+  std::ostringstream out;
+  {
+    Progress progress(out, true, 1);
+    progress.begin("one");
+    progress.clear();
+    out << "the end\n";
+  }
+  EXPECT_THAT(out.str(), EndsWith("the end\n"));
+}
+
 }  // namespace
