@@ -113,6 +113,8 @@ std::vector<Operation> operations() {
 TEST(OperatorContract, RunsOnTheCallersInstance) {
   const Exec exec = Kokkos::Experimental::partition_space(Exec(), 1)[0];
   const auto device = Kokkos::Tools::Experimental::device_id(exec);
+  if (device == Kokkos::Tools::Experimental::device_id(Exec()))
+    GTEST_SKIP() << "this backend gives one id to all its instances (Kokkos's host backends do)";
   for (const Operation& operation : operations()) {
     SCOPED_TRACE(operation.name);
     operation.call(exec);
