@@ -78,6 +78,37 @@ TEST(AgreedCall, SpeaksOnlyWhenSomethingIsNew) {
   EXPECT_EQ(group.counters() == before, group.size() == 1);
 }
 
+// Documents made anew with the same contents are no news: a rank that keeps its map and one that makes a new one at
+// every call must do the same.
+TEST(AgreedCall, ContentsCountNotObjects) {
+  const auto group = world();
+  const auto layout = krait::SequenceLayout::zigzag(group, 12);
+  const auto kept = two_documents(5);
+  krait::impl::AgreedCall call;
+  call(group, "krait::f", layout, kept, [] {});
+  const auto before = group.counters();
+  call(group, "krait::f", layout, group.rank() == 0 ? kept : two_documents(5), [] {});
+  EXPECT_EQ(group.counters(), before);
+}
+
+// Rank 0 pairs up with one rank after the other, with the same layout: each pair has to agree, though rank 0 has
+// done so before in another pair, and comes back to the first pair, which has agreed before.
+TEST(AgreedCall, EveryGroupAgreesForItself) {
+  const auto all = world();
+  if (all.size() < 3) return;
+  krait::impl::AgreedCall call;
+  const auto documents = two_documents(5);
+  const auto first = all.split(all.rank() == 2 ? 1 : 0, all.rank() < 2 ? 0 : 1);
+  const auto second = all.split(all.rank() == 1 ? 1 : 0, all.rank() == 0 || all.rank() == 2 ? 0 : 1);
+  const auto with = [&](const Communicator& group) {
+    call(group, "krait::f", krait::SequenceLayout::zigzag(group, 12), documents, [] {});
+  };
+  if (all.rank() != 2) with(first);
+  if (all.rank() != 1) with(second);
+  if (all.rank() != 2) with(first);
+  all.barrier();
+}
+
 // A layout made for rank 0 everywhere: rank 0 alone would see nothing wrong.
 TEST(AgreedCall, AWrongRankIsEverybodysError) {
   const auto group = world();

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 #include <functional>
-#include <optional>
+#include <memory>
 #include <vector>
 
 #include <krait/comm/communicator.hpp>
@@ -31,8 +31,10 @@ void agree(const Communicator& group, const char* function, const std::vector<Sh
 std::int64_t fingerprint(const SequenceLayout& layout);
 std::int64_t fingerprint(const DocumentMap& documents);
 
-/// The checks of a call that takes a layout and documents: agreed on by all ranks when either is new, by each rank
-/// alone in a steady state, where all ranks have agreed on these very objects before.
+/// The checks of a call that takes a layout and documents: agreed on by all ranks when either is new to the group, by
+/// each rank alone in a steady state, where the group has agreed on the same ones the last time. What counts as new is
+/// a matter of contents, and is remembered for each group by itself: all ranks of a group must come to the same
+/// conclusion, also those that have made other calls in other groups meanwhile.
 class AgreedCall {
  public:
   /// \throws LayoutError on every rank when ranks come with different layouts or documents; what `check` throws
@@ -40,8 +42,12 @@ class AgreedCall {
                   const DocumentMap& documents, const std::function<void()>& check);
 
  private:
-  std::optional<SequenceLayout> layout_;
-  std::optional<DocumentMap> documents_;
+  struct Agreed {
+    std::weak_ptr<CommState> group;
+    SequenceLayout layout;
+    DocumentMap documents;
+  };
+  std::vector<Agreed> agreed_;
 };
 
 }  // namespace krait::impl
