@@ -127,6 +127,9 @@ TEST(DocumentMap, IdsThatReturnBeginANewDocument) {  // defect 25
 TEST(DocumentMap, IdsOfOneRowDoNotReachTheNext) {
   const auto map = DocumentMap::from_seq_idx({3, 3, 3, 3}, 2, 2);
   EXPECT_THAT(map.runs().host(), ElementsAre(IsRun(0, 0, 2, 0), IsRun(1, 0, 2, 1)));
+  // 2^32 rows of 2^32 tokens: their product is 0 in 64 bits.
+  const std::int64_t many = std::int64_t{1} << 32;
+  EXPECT_THROW((void)DocumentMap::from_seq_idx({}, many, many), LayoutError);
   EXPECT_THAT([] { (void)DocumentMap::from_seq_idx({0, 0, 0}, 2, 2); },
               ThrowsMessage<LayoutError>(HasSubstr("3 ids for 2 rows of 2 tokens")));
 }

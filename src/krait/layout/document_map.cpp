@@ -36,6 +36,13 @@ SequenceRuns make_runs(std::int64_t rows, std::int64_t length, std::vector<Run> 
   return {rows, length, std::move(runs), states};
 }
 
+/// size == rows * length, also where the product would overflow.
+bool has_entries(const std::vector<std::int32_t>& ids, std::int64_t rows, std::int64_t length) {
+  const auto size = static_cast<std::int64_t>(ids.size());
+  if (rows == 0 || length == 0) return size == 0;
+  return size % length == 0 && size / length == rows;
+}
+
 bool is_empty(const Run& run) { return run.begin == run.end; }
 
 std::vector<Run> without_empty(std::vector<Run> runs) {
@@ -80,7 +87,7 @@ DocumentMap DocumentMap::from_cu_seqlens_per_row(const std::vector<std::vector<s
 
 DocumentMap DocumentMap::from_seq_idx(const std::vector<std::int32_t>& seq_idx, std::int64_t rows,
                                       std::int64_t length) {
-  KRAIT_REQUIRE(LayoutError, rows >= 0 && length >= 0 && static_cast<std::int64_t>(seq_idx.size()) == rows * length,
+  KRAIT_REQUIRE(LayoutError, rows >= 0 && length >= 0 && has_entries(seq_idx, rows, length),
                 "krait::DocumentMap::from_seq_idx: ", seq_idx.size(), " ids for ", rows, " rows of ", length,
                 " tokens");
   std::vector<Run> runs;
