@@ -6,6 +6,7 @@
 #include <krait/core/error.hpp>
 #include <krait/mixer/mamba_config.hpp>
 #include <krait/mixer/mamba_mixer.hpp>
+#include <limits>
 
 namespace {
 
@@ -31,6 +32,9 @@ struct BadConfig {
   std::function<void(MambaConfig&)> spoil;
   int tensor_ranks = 1;
 };
+
+constexpr double infinity = std::numeric_limits<double>::infinity();
+constexpr double nan = std::numeric_limits<double>::quiet_NaN();
 
 class RefusedConfig : public testing::TestWithParam<BadConfig> {};
 
@@ -68,6 +72,15 @@ INSTANTIATE_TEST_SUITE_P(
         BadConfig{"norm_eps is -1", [](MambaConfig& c) { c.norm_eps = -1; }},
         BadConfig{"conv_init is -2", [](MambaConfig& c) { c.conv_init = -2; }},
         BadConfig{"dt_init is 'constant'", [](MambaConfig& c) { c.dt_init = "constant"; }},
+        BadConfig{"d_model is 4611686018427387904", [](MambaConfig& c) { c.d_model = std::int64_t{1} << 62; }},
+        BadConfig{"d_inner is 17179869184", [](MambaConfig& c) { c.expand = std::int64_t{1} << 28; }},
+        BadConfig{"heads is 4611686018427387904", [](MambaConfig& c) { c.heads = std::int64_t{1} << 62; }},
+        BadConfig{"A_init_range is (1, inf)", [](MambaConfig& c) { c.A_init_range = {1, infinity}; }},
+        BadConfig{"dt_min and dt_max are 0.001 and inf", [](MambaConfig& c) { c.dt_max = infinity; }},
+        BadConfig{"dt_limit is (0, nan)", [](MambaConfig& c) { c.dt_limit = {0, nan}; }},
+        BadConfig{"norm_eps is nan", [](MambaConfig& c) { c.norm_eps = nan; }},
+        BadConfig{"norm_eps is inf", [](MambaConfig& c) { c.norm_eps = infinity; }},
+        BadConfig{"conv_init is inf", [](MambaConfig& c) { c.conv_init = infinity; }},
         BadConfig{"dt_scale is 2", [](MambaConfig& c) { c.dt_scale = 2; }},
         BadConfig{"state_dtype is bfloat16", [](MambaConfig& c) { c.state_dtype = krait::StateType::bfloat16; }}));
 
