@@ -177,6 +177,50 @@ TEST(Mixer, RefusesWhatDoesNotFit) {
   world.barrier();
 }
 
+// Only the last rank's layout is cut by documents: it refuses before any message, and so does everybody.
+TEST(Mixer, OneRanksMissingDocumentsAreEverybodysError) {
+  const auto world = Communicator::world(Exec());
+  const Exec exec;
+  MambaMixer<float> mixer(exec, small_mixer(2), on(world));
+  const auto right = SequenceLayout::zigzag(world, 40);
+  const auto packed = SequenceLayout::zigzag_docs(world, {0, 20, 40});
+  const auto& layout = world.rank() == world.size() - 1 ? packed : right;
+  const auto hidden = make_shard<float>(layout, 1, 24, normal_values(1, 40, 24));
+  EXPECT_THAT([&] { mixer.forward(exec, hidden, layout, hidden); },
+              ThrowsMessage<LayoutError>(HasSubstr("a DocumentMap is needed")));
+  const auto documents = DocumentMap::whole_rows(1, 40);
+  mixer.initialize(7);
+  EXPECT_LE(relative_rms(run_mixer(mixer, world, right, documents),
+                         shard_of_whole(reference_output(mixer, documents), right)),
+            float_rms);
+}
+
+// Two mixers of a stack share a workspace and see another layout and batch in every call, groups of other ranks
+// between.
+TEST(Mixer, LayoutsBatchesAndGroupsMayChangeFromCallToCall) {
+  const auto world = Communicator::world(Exec());
+  const auto halves = world.split(world.rank() % 2, world.rank());
+  MambaMixer<double> first(Exec(), small_mixer(2), on(world));
+  MambaMixer<double> second(Exec(), small_mixer(4), on(world), first.workspace());
+  first.initialize(7);
+  second.initialize(8);
+  std::size_t bytes = 0;
+  for (int call = 0; call < 10; ++call) {
+    const auto& group = call % 3 == 2 ? halves : world;
+    const std::int64_t length = 10 + (call * 37) % 50;
+    const auto documents = DocumentMap::from_cu_seqlens_per_row(
+        std::vector<std::vector<std::int64_t>>(static_cast<std::size_t>(1 + call % 3), {0, 3, length}), length);
+    const auto layout = all_layouts(group.place(), length, {0, 3, length})[static_cast<std::size_t>(call % 4)];
+    for (auto* mixer : {&first, &second})
+      EXPECT_LE(relative_rms(run_mixer(*mixer, group, layout, documents),
+                             shard_of_whole(reference_output(*mixer, documents), layout)),
+                1e-12)
+          << layout.description() << ", call " << call;
+    EXPECT_GE(first.workspace()->bytes(), bytes);
+    bytes = first.workspace()->bytes();
+  }
+}
+
 TEST(Mixer, StrictRanksAreCheckedAtConstruction) {
   const auto world = Communicator::world(Exec());
   if (world.size() == 1 || 8 % world.size() == 0) return;

@@ -3,8 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <krait/core/error.hpp>
 #include <krait/parallel/sequence_operator.hpp>
+#include <limits>
 #include <parallel/sharded.hpp>
 #include <support/random_view.hpp>
 #include <support/view_values.hpp>
@@ -363,6 +365,26 @@ TEST_F(Refusals, HeadsThatDoNotDivide) {
   const auto op = make_sequence_operator<float>(Strategy::hidden_parallel, config);
   EXPECT_THAT([&] { (void)op->workspace_bytes(world_, SequenceLayout::zigzag(world_, 40), 1, false); },
               ThrowsMessage<ConfigError>(HasSubstr(std::to_string(heads))));
+}
+
+// Refused at construction: found only in a call, ranks without heads would see nothing wrong and wait for the others.
+TEST_F(Refusals, ConfigurationsThatCanNeverWork) {
+  const auto refused = [](const char* text, const std::function<void(SequenceOperatorConfig&)>& spoil) {
+    SequenceOperatorConfig config{.heads = 2, .groups = 1, .divisibility = Divisibility::uneven};
+    spoil(config);
+    for (const Strategy strategy : {Strategy::local, Strategy::hidden_parallel})
+      EXPECT_THAT([&] { (void)make_sequence_operator<float>(strategy, config); },
+                  ThrowsMessage<ConfigError>(HasSubstr(text)));
+  };
+  refused("heads is 0", [](SequenceOperatorConfig& c) { c.heads = 0; });
+  refused("2 heads do not divide by 3 groups", [](SequenceOperatorConfig& c) { c.groups = 3; });
+  refused("head_dim is 4294967296", [](SequenceOperatorConfig& c) { c.head_dim = std::int64_t{1} << 32; });
+  refused("groups is -1", [](SequenceOperatorConfig& c) { c.groups = -1; });
+  refused("d_state is 0", [](SequenceOperatorConfig& c) { c.d_state = 0; });
+  refused("d_conv is 0", [](SequenceOperatorConfig& c) { c.d_conv = 0; });
+  refused("d_conv is 17", [](SequenceOperatorConfig& c) { c.d_conv = 17; });
+  refused("chunk_size is 0", [](SequenceOperatorConfig& c) { c.chunk_size = 0; });
+  refused("[0, nan]", [](SequenceOperatorConfig& c) { c.dt_max = std::numeric_limits<double>::quiet_NaN(); });
 }
 
 TEST_F(Refusals, LocalOnSeveralRanks) {

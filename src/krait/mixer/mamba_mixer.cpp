@@ -133,12 +133,12 @@ void MambaMixer<T, Exec>::check(const Hidden& hidden, const SequenceLayout& layo
                 ", expected ", expected, " (the documents' rows, the layout's local length, d_model)");
   KRAIT_REQUIRE(ShapeError, extents(out) == expected, name_of_forward, ": out is ", extents(out), ", expected ",
                 expected);
+  KRAIT_REQUIRE(ShapeError, hidden.size() == 0 || (hidden.data() != nullptr && out.data() != nullptr), name_of_forward,
+                ": hidden or out has no memory");
 }
 
 template <Scalar T, class Exec>
 const DocumentMap& MambaMixer<T, Exec>::whole_rows(const SequenceLayout& layout, std::int64_t batch) {
-  KRAIT_REQUIRE(LayoutError, layout.kind() != SequenceLayout::Kind::zigzag_docs, name_of_forward,
-                ": the layout is cut by documents, so a DocumentMap is needed that says where states start afresh");
   if (!documents_.holds(layout, batch)) {
     std::vector<std::int32_t> row(static_cast<std::size_t>(layout.length()), 0);
     std::fill(row.begin() + layout.real_length(), row.end(), -1);
@@ -155,7 +155,8 @@ const DocumentMap& MambaMixer<T, Exec>::whole_rows(const SequenceLayout& layout,
 template <Scalar T, class Exec>
 void MambaMixer<T, Exec>::forward(const Exec& exec, const Hidden& hidden, const SequenceLayout& layout,
                                   const Output& out) {
-  forward(exec, hidden, layout, whole_rows(layout, static_cast<std::int64_t>(hidden.extent(0))), out);
+  const DocumentMap& documents = whole_rows(layout, static_cast<std::int64_t>(hidden.extent(0)));
+  run(exec, parallel_.context, hidden, layout, documents, out, false);
 }
 
 template <Scalar T, class Exec>
@@ -167,16 +168,25 @@ void MambaMixer<T, Exec>::forward(const Exec& exec, const Hidden& hidden, const 
 template <Scalar T, class Exec>
 void MambaMixer<T, Exec>::forward(const Exec& exec, const Communicator& context, const Hidden& hidden,
                                   const SequenceLayout& layout, const DocumentMap& documents, const Output& out) {
+  run(exec, context, hidden, layout, documents, out, true);
+}
+
+template <Scalar T, class Exec>
+void MambaMixer<T, Exec>::run(const Exec& exec, const Communicator& context, const Hidden& hidden,
+                              const SequenceLayout& layout, const DocumentMap& documents, const Output& out,
+                              bool documents_given) {
   const Kokkos::Profiling::ScopedRegion region(name_of_forward);
   agreed_(context, name_of_forward, layout, documents, [&] {
     layout.require_match(name_of_forward, context.place());
+    KRAIT_REQUIRE(LayoutError, documents_given || layout.kind() != SequenceLayout::Kind::zigzag_docs, name_of_forward,
+                  ": the layout is cut by documents, so a DocumentMap is needed that says where states start afresh");
     check(hidden, layout, documents, out);
+    workspace_->reserve(exec, buffers(context, layout, documents.rows()).bytes);
   });
   auto& sequence = sequence_operator(context.size());
 
   const auto local = config_.sequence_operator(parallel_.tensor.size(), parallel_.divisibility);
   const Buffers place = buffers(context, layout, documents.rows());
-  workspace_->reserve(exec, place.bytes);
   const std::int64_t inner = local.d_inner();
   const auto tensor = [&](std::size_t offset, std::int64_t width) {
     return make_tensor<T***, Exec, 3>(workspace_->template at<T>(offset), {place.rows, place.tokens, width});

@@ -82,6 +82,8 @@ class MambaMixer {
   [[nodiscard]] SequenceOperator<T, Exec>& sequence_operator(int ranks) const;
   [[nodiscard]] Buffers buffers(const Communicator& context, const SequenceLayout& layout, std::int64_t batch) const;
   void check(const Hidden& hidden, const SequenceLayout& layout, const DocumentMap& documents, const Output& out) const;
+  void run(const Exec& exec, const Communicator& context, const Hidden& hidden, const SequenceLayout& layout,
+           const DocumentMap& documents, const Output& out, bool documents_given);
   const DocumentMap& whole_rows(const SequenceLayout& layout, std::int64_t batch);
   void add_over_tensor_ranks(const Exec& exec, const Buffers& buffers, const Output& out) const;
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <utility>
+#include <vector>
 
 #include <krait/core/instantiate.hpp>
 #include <krait/layout/redistribution.hpp>
@@ -74,7 +75,9 @@ struct HiddenParallel<T, Exec>::Plan {
 };
 
 template <Scalar T, class Exec>
-HiddenParallel<T, Exec>::HiddenParallel(const SequenceOperatorConfig& config) : config_(config) {}
+HiddenParallel<T, Exec>::HiddenParallel(const SequenceOperatorConfig& config) : config_(config) {
+  config_.validate();
+}
 
 template <Scalar T, class Exec>
 HiddenParallel<T, Exec>::~HiddenParallel() = default;
@@ -127,8 +130,9 @@ void HiddenParallel<T, Exec>::forward(const Exec& exec, const Communicator& cont
     layout.require_match(function, context.place());
     impl::check_operator_call(function, config_, context, layout, documents, parameters, arguments,
                               workspace_bytes(context, layout, batch, in_place), room(context, layout, batch));
+    plan_for(exec, layout, batch);  // here, so that a rank that cannot have one does not leave the others waiting
   });
-  const Plan& plan = plan_for(exec, layout, batch);
+  const Plan& plan = slot_.plan();
 
   const Blocks blocks = plan.blocks();
   T* const exchange = reinterpret_cast<T*>(arguments.workspace.data());
@@ -164,6 +168,10 @@ Tensor<const T***, Exec> HiddenParallel<T, Exec>::pre_conv_ssm(const Exec& exec,
                 "krait::HiddenParallel::pre_conv_ssm: in has ", width, " columns, expected ",
                 heads.projection_width(true), ", or ", heads.projection_width(false), " without z");
   const auto rows = static_cast<std::int64_t>(in.extent(0));
+  layout.require_match("krait::HiddenParallel::pre_conv_ssm", context.place());
+  KRAIT_REQUIRE(ShapeError, static_cast<std::int64_t>(in.extent(1)) == layout.local_length(),
+                "krait::HiddenParallel::pre_conv_ssm: in has ", in.extent(1), " tokens, expected ",
+                layout.local_length(), " of the ", layout.description());
   const Redistribution<T, Exec> enter(layout, heads.projection_sections(with_z), rows);
   if (enter.passthrough() && layout.is_identity()) return in;
 
@@ -189,6 +197,10 @@ Tensor<const T***, Exec> HiddenParallel<T, Exec>::post_conv_ssm(const Exec& exec
   const Kokkos::Profiling::ScopedRegion region("krait::HiddenParallel::post_conv_ssm");
   const HeadPartition heads = partition(context.place());
   const auto rows = static_cast<std::int64_t>(in.extent(0));
+  layout.require_match("krait::HiddenParallel::post_conv_ssm", context.place());
+  const std::vector<std::int64_t> expected = {rows, layout.length(), heads.d_inner_local()};
+  KRAIT_REQUIRE(ShapeError, extents(in) == expected, "krait::HiddenParallel::post_conv_ssm: in is ", extents(in),
+                ", expected ", expected);
   const Redistribution<T, Exec> leave(layout, heads.inner_sections(), rows);
   if (leave.passthrough() && layout.is_identity()) return in;
 

@@ -22,6 +22,7 @@ namespace krait {
 template <Scalar T, class Exec = Kokkos::DefaultExecutionSpace>
 class HiddenParallel final : public SequenceOperator<T, Exec> {
  public:
+  /// \throws ConfigError for a configuration that can never work
   explicit HiddenParallel(const SequenceOperatorConfig& config);
   ~HiddenParallel() override;
 

@@ -11,7 +11,8 @@ namespace krait {
 template <Scalar T, class Exec = Kokkos::DefaultExecutionSpace>
 class Local final : public SequenceOperator<T, Exec> {
  public:
-  explicit Local(const SequenceOperatorConfig& config) : config_(config) {}
+  /// \throws ConfigError for a configuration that can never work
+  explicit Local(const SequenceOperatorConfig& config) : config_(config) { config_.validate(); }
 
   [[nodiscard]] Strategy strategy() const override { return Strategy::local; }
 

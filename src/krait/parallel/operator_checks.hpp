@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 #include <krait/core/error.hpp>
@@ -21,6 +22,7 @@ void check_operator_call(const std::string& function, const SequenceOperatorConf
     if (optional && is_absent(view)) return;
     KRAIT_REQUIRE(ShapeError, extents(view) == expected, function, ": ", name, " is ", extents(view), ", expected ",
                   expected);
+    KRAIT_REQUIRE(ShapeError, view.data() != nullptr || view.size() == 0, function, ": ", name, " has no memory");
   };
   layout.require_match(function, context.place());
   documents.require_match(function, layout);
@@ -43,6 +45,11 @@ void check_operator_call(const std::string& function, const SequenceOperatorConf
   }
   KRAIT_REQUIRE(CapacityError, arguments.workspace.size() >= workspace_bytes, function, ": workspace has ",
                 arguments.workspace.size(), " bytes, expected at least ", workspace_bytes);
+  KRAIT_REQUIRE(
+      ShapeError,
+      workspace_bytes == 0 || (arguments.workspace.stride(0) == 1 &&
+                               reinterpret_cast<std::uintptr_t>(arguments.workspace.data()) % alignof(T) == 0),
+      function, ": workspace must be contiguous and begin at a multiple of ", alignof(T), " bytes");
 }
 
 }  // namespace krait::impl

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include <krait/parallel/sequence_operator.hpp>
 
+#include <limits>
+
 #include <krait/core/error.hpp>
 #include <krait/core/instantiate.hpp>
 #include <krait/parallel/hidden_parallel.hpp>
@@ -23,6 +25,26 @@ const char* name_of(Strategy strategy) {
 Strategy resolve(Strategy strategy, int ranks) {
   if (strategy != Strategy::automatic) return strategy;
   return ranks == 1 ? Strategy::local : Strategy::hidden_parallel;
+}
+
+void SequenceOperatorConfig::validate() const {
+  static constexpr const char* name = "krait::SequenceOperatorConfig: ";
+  // Widths are products of two of these; further products with lengths must not overflow either.
+  const auto require_extent = [](const char* what, std::int64_t value) {
+    KRAIT_REQUIRE(ConfigError, 1 <= value && value <= std::numeric_limits<std::int32_t>::max(), name, what, " is ",
+                  value, ", expected a positive number below 2^31");
+  };
+  require_extent("heads", heads);
+  require_extent("head_dim", head_dim);
+  require_extent("groups", groups);
+  require_extent("d_state", d_state);
+  require_extent("chunk_size", chunk_size);
+  require_extent("d_inner (heads * head_dim)", d_inner());
+  require_extent("groups * d_state", groups * d_state);
+  KRAIT_REQUIRE(ConfigError, heads % groups == 0, name, heads, " heads do not divide by ", groups, " groups");
+  KRAIT_REQUIRE(ConfigError, 1 <= d_conv && d_conv <= 16, name, "d_conv is ", d_conv, ", expected 1 to 16");
+  KRAIT_REQUIRE(ConfigError, dt_min <= dt_max, name, "the range of the step size is [", dt_min, ", ", dt_max,
+                "], expected dt_min <= dt_max");
 }
 
 template <Scalar T, class Exec>

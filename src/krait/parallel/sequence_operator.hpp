@@ -40,6 +40,9 @@ struct SequenceOperatorConfig {
   [[nodiscard]] std::int64_t conv_channels() const { return d_inner() + 2 * groups * d_state; }
   /// Columns of `xBCdt`.
   [[nodiscard]] std::int64_t input_width() const { return conv_channels() + heads; }
+
+  /// \throws ConfigError naming the value that no operator can work with, on any number of ranks
+  void validate() const;
 };
 
 /// Full-size parameters, the same on every rank; read at every call, so their storage may change between calls.
@@ -107,7 +110,8 @@ class SequenceOperator {
                        const SequenceOperatorArguments<T, Exec>& arguments) = 0;
 };
 
-/// \throws ConfigError for `Strategy::automatic`, which needs a rank count: see resolve()
+/// \throws ConfigError for `Strategy::automatic`, which needs a rank count: see resolve(); for a configuration that no
+///         operator can work with
 template <Scalar T, class Exec = Kokkos::DefaultExecutionSpace>
 std::unique_ptr<SequenceOperator<T, Exec>> make_sequence_operator(Strategy strategy,
                                                                   const SequenceOperatorConfig& config);
