@@ -135,6 +135,19 @@ TEST(Mixer, SequenceFirstAndPackedTensorsAreJustStrides) {
   EXPECT_EQ(values_of(as_bld(out_lbd)), want);
 }
 
+TEST(Mixer, TheOutputMayReplaceTheInput) {
+  const auto world = Communicator::world(Exec());
+  const Exec exec;
+  MambaMixer<float> mixer(exec, small_mixer(2), on(world));
+  mixer.initialize(7);
+  const auto layout = SequenceLayout::zigzag(world, 40);
+  const auto want = run_mixer(mixer, world, layout, DocumentMap::whole_rows(2, 40));
+  const auto hidden = make_shard<float>(layout, 2, 24, normal_values(21, 40, 24));
+  mixer.forward(exec, hidden, layout, hidden);
+  exec.fence("krait::test: forward is done");
+  EXPECT_EQ(values_of(hidden), want);
+}
+
 TEST(Mixer, PaddedLayoutWithoutDocumentsGivesZerosAtPads) {
   const auto world = Communicator::world(Exec());
   const Exec exec;

@@ -122,8 +122,7 @@ SequenceOperatorConfig draw_config(Dice& dice, int ranks) {
   config.chunk_size = dice(1, 64);
   config.activation = dice.once_in(4) ? Activation::none : Activation::silu;
   if (dice.once_in(3)) {
-    config.dt_min = 0.003;
-    config.dt_max = 0.03;
+    config.dt_limit = {0.003, 0.03};
   }
   const bool divides = config.heads % ranks == 0 && (config.groups % ranks == 0 || ranks % config.groups == 0);
   if (!divides || dice.once_in(2)) config.divisibility = Divisibility::uneven;
@@ -225,8 +224,8 @@ struct Problem {
     scan.head_dim = config.head_dim;
     scan.groups = config.groups;
     scan.d_state = config.d_state;
-    scan.dt_min = config.dt_min;
-    scan.dt_max = config.dt_max;
+    scan.dt_min = config.dt_limit.first;
+    scan.dt_max = config.dt_limit.second;
     scan.x = part(0, inner);
     scan.B = part(inner, states);
     scan.C = part(inner + states, states);

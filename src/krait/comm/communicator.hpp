@@ -25,7 +25,8 @@ class Communicator {
   static Communicator self();
 
   /// All ranks of the program: MPI_COMM_WORLD where MPI is enabled and initialised, else self(). Each call duplicates
-  /// the MPI communicator, so all ranks call it together.
+  /// the MPI communicator, so all ranks call it together. The execution space decides which backend suits (today always
+  /// MPI).
   template <class Exec>
   static Communicator world([[maybe_unused]] const Exec& exec) {
     return world_of_hosts();

@@ -23,9 +23,9 @@ class RequestState;
 /// Limits that tests set to small values.
 struct CommLimits {
   /// The most bytes in one MPI message: MPI 3 counts in int. A multiple of 128 keeps pieces aligned.
-  std::int64_t message_bytes = std::numeric_limits<int>::max() / 128 * 128;
+  std::int64_t message_bytes = std::int64_t{std::numeric_limits<int>::max()} / 128 * 128;
   /// all_reduce gathers everything everywhere up to this many gathered bytes, and reduces in blocks above.
-  std::int64_t all_reduce_gathered_bytes = 256 * 1024;
+  std::int64_t all_reduce_gathered_bytes = std::int64_t{256} * 1024;
   /// How long the destructor of a request waits while an exception unwinds.
   double unwinding_seconds = 10;
 };

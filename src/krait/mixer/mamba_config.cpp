@@ -72,8 +72,7 @@ SequenceOperatorConfig MambaConfig::sequence_operator(int tensor_ranks, Divisibi
           .d_conv = d_conv,
           .chunk_size = chunk_size,
           .activation = activation,
-          .dt_min = dt_limit.first,
-          .dt_max = dt_limit.second,
+          .dt_limit = dt_limit,
           .divisibility = divisibility};
 }
 

@@ -63,7 +63,7 @@ class MambaMixer {
 
   /// One document per row.
   /// \param hidden  (b, layout.local_length(), d_model), any strides
-  /// \param out     same extents, overwritten; must not overlap hidden
+  /// \param out     same extents, overwritten; may be hidden itself, but must not overlap it otherwise
   void forward(const Exec& exec, const Hidden& hidden, const SequenceLayout& layout, const Output& out);
 
   /// Packed rows: convolution and state start afresh at every document of `documents`.

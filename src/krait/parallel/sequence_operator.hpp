@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <limits>
 #include <memory>
+#include <utility>
 
 #include <krait/comm/communicator.hpp>
 #include <krait/core/scalars.hpp>
@@ -31,8 +32,8 @@ struct SequenceOperatorConfig {
   std::int64_t d_conv = 4;
   std::int64_t chunk_size = 128;
   Activation activation = Activation::silu;
-  double dt_min = 0.0;  ///< clamp of the step size after the softplus
-  double dt_max = std::numeric_limits<double>::infinity();
+  /// Clamp of the step size after the softplus.
+  std::pair<double, double> dt_limit = {0.0, std::numeric_limits<double>::infinity()};
   Divisibility divisibility = Divisibility::strict;
 
   [[nodiscard]] std::int64_t d_inner() const { return heads * head_dim; }

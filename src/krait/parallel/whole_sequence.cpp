@@ -67,8 +67,8 @@ SsdScanShape scan_shape(const SequenceOperatorConfig& config, const HeadPartitio
 SsdScanOptions scan_options(const SequenceOperatorConfig& config, const HeadPartition& partition) {
   return {.chunk_size = config.chunk_size,
           .dt_softplus = true,
-          .dt_min = config.dt_min,
-          .dt_max = config.dt_max,
+          .dt_min = config.dt_limit.first,
+          .dt_max = config.dt_limit.second,
           .heads_per_group = partition.heads_per_group(),
           .first_head = partition.first_head()};
 }
