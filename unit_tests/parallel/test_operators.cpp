@@ -384,7 +384,8 @@ TEST_F(Refusals, ConfigurationsThatCanNeverWork) {
   refused("d_conv is 0", [](SequenceOperatorConfig& c) { c.d_conv = 0; });
   refused("d_conv is 17", [](SequenceOperatorConfig& c) { c.d_conv = 17; });
   refused("chunk_size is 0", [](SequenceOperatorConfig& c) { c.chunk_size = 0; });
-  refused("[0, nan]", [](SequenceOperatorConfig& c) { c.dt_max = std::numeric_limits<double>::quiet_NaN(); });
+  refused("dt_limit is (0, nan)",
+          [](SequenceOperatorConfig& c) { c.dt_limit.second = std::numeric_limits<double>::quiet_NaN(); });
 }
 
 TEST_F(Refusals, LocalOnSeveralRanks) {
