@@ -31,6 +31,6 @@ function(krait_add_test)
     endif()
     math(EXPR processors "${ranks} * ${ARG_THREADS}")
     set_tests_properties(${test} PROPERTIES PROCESSORS ${processors} TIMEOUT ${ARG_TIMEOUT} LABELS "${ARG_LABELS}"
-      ENVIRONMENT "OMP_NUM_THREADS=${ARG_THREADS};OMP_PROC_BIND=false")
+      ENVIRONMENT "OMP_NUM_THREADS=${ARG_THREADS};OMP_PROC_BIND=false;KRAIT_TEST_RANKS=${ranks}")
   endforeach()
 endfunction()

@@ -6,8 +6,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <ctime>
+#include <iostream>
 #include <krait/comm/environment.hpp>
 #include <memory>
 #include <support/rank_listener.hpp>
@@ -21,10 +23,22 @@ bool asks_for_help(int argc, char** argv) {
   });
 }
 
+/// Whether the program runs on as many ranks as the test is registered for. A launcher of another MPI starts so many
+/// programs of one rank each, which would pass every comparison between ranks.
+bool has_expected_ranks() {
+  const char* expected = std::getenv("KRAIT_TEST_RANKS");
+  const int ranks = krait::test::world_place().size;
+  if (expected == nullptr || std::atoi(expected) == ranks) return true;
+  std::cerr << "KRAIT_TEST_RANKS is " << expected << ", but this program runs on " << ranks
+            << " ranks: does the launcher belong to the MPI that it is linked with?\n";
+  return false;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   const krait::Environment environment(argc, argv);
+  if (!has_expected_ranks()) return 1;
   const bool root = krait::test::world_place().rank == 0;
   if (!root && asks_for_help(argc, argv)) return 0;
   testing::InitGoogleTest(&argc, argv);
