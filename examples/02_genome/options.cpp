@@ -4,6 +4,7 @@
 #include <charconv>
 #include <functional>
 #include <krait/core/error.hpp>
+#include <limits>
 #include <map>
 #include <system_error>
 
@@ -16,12 +17,16 @@ constexpr const char* debian_lambda_phage = "/usr/share/doc/bowtie2/examples/ref
 using Setter = std::function<void(Options&, const std::string& name, const std::string& text)>;
 
 template <class Integer>
-Setter number(Integer Options::* member, Integer least) {
+Setter number(Integer Options::* member, Integer least, Integer most = std::numeric_limits<Integer>::max()) {
   return [=](Options& options, const std::string& name, const std::string& text) {
     Integer value{};
     const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), value);
     if (code != std::errc{} || end != text.data() + text.size() || value < least) {
       throw krait::ConfigError(name + " takes a whole number of at least " + std::to_string(least) + ", got '" + text +
+                               "'");
+    }
+    if (value > most) {
+      throw krait::ConfigError(name + " takes a whole number of at most " + std::to_string(most) + ", got '" + text +
                                "'");
     }
     options.*member = value;
@@ -51,10 +56,11 @@ void set_fasta(Options& options, const std::string& name, const std::string& tex
 
 const std::map<std::string, Setter>& valued_options() {
   constexpr std::int64_t one = 1;
+  constexpr std::int64_t longest = std::int64_t{1} << 40;  // no machine holds more
   static const std::map<std::string, Setter> setters = {
       {"--fasta", set_fasta},
-      {"--synthetic", number(&Options::synthetic, one)},
-      {"--length", number(&Options::length, one)},
+      {"--synthetic", number(&Options::synthetic, one, longest)},
+      {"--length", number(&Options::length, one, longest)},
       {"--layers", number(&Options::layers, one)},
       {"--d-model", number(&Options::d_model, one)},
       {"--prefix", number(&Options::prefix, std::int64_t{0})},

@@ -234,6 +234,14 @@ TEST(Mixer, LayoutsBatchesAndGroupsMayChangeFromCallToCall) {
   }
 }
 
+TEST(Mixer, LocalIsRefusedOnSeveralRanks) {
+  const auto world = Communicator::world(Exec());
+  if (world.size() == 1) return;
+  const Parallel parallel{.context = world, .tensor = Communicator::self(), .strategy = Strategy::local};
+  EXPECT_THAT([&] { MambaMixer<float>(Exec(), small_mixer(8), parallel); },
+              ThrowsMessage<ConfigError>(HasSubstr("the strategy is local")));
+}
+
 TEST(Mixer, StrictRanksAreCheckedAtConstruction) {
   const auto world = Communicator::world(Exec());
   if (world.size() == 1 || 8 % world.size() == 0) return;

@@ -15,7 +15,6 @@ namespace {
 
 using namespace krait;        // NOLINT(google-build-using-namespace)
 using namespace krait::test;  // NOLINT(google-build-using-namespace)
-using testing::AllOf;
 using testing::HasSubstr;
 using testing::ThrowsMessage;
 

@@ -50,6 +50,8 @@ TEST(Options, RefusesWhatItCannotRead) {
   EXPECT_THAT([] { parse({"genome.fa"}); }, refuses("unknown option 'genome.fa'"));
   EXPECT_THAT([] { parse({"--length"}); }, refuses("--length needs a value"));
   EXPECT_THAT([] { parse({"--length", "12k"}); }, refuses("--length takes a whole number of at least 1, got '12k'"));
+  EXPECT_THAT([] { parse({"--synthetic", "9223372036854775807"}); },
+              refuses("--synthetic takes a whole number of at most 1099511627776"));
   EXPECT_THAT([] { parse({"--synthetic", "0"}); }, refuses("at least 1, got '0'"));
   EXPECT_THAT([] { parse({"--synthetic", "-5"}); }, refuses("at least 1, got '-5'"));
   EXPECT_THAT([] { parse({"--synthetic", "99999999999999999999"}); }, refuses("got '99999999999999999999'"));

@@ -72,6 +72,8 @@ MambaMixer<T, Exec>::MambaMixer(const Exec& exec, const MambaConfig& config, Par
       parallel_(std::move(parallel)),
       parameters_(exec, config_, parallel_.tensor.place()),
       workspace_(workspace ? std::move(workspace) : std::make_shared<Workspace<Exec>>("krait::MambaMixer::workspace")) {
+  KRAIT_REQUIRE(ConfigError, parallel_.strategy != Strategy::local || parallel_.context.size() == 1,
+                "krait::MambaMixer: the strategy is local, but the context has ", parallel_.context.size(), " ranks");
   if (resolve(parallel_.strategy, parallel_.context.size()) == Strategy::hidden_parallel)
     (void)partition(parallel_.context);  // throws when heads and ranks do not fit
 }

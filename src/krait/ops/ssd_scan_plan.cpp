@@ -82,7 +82,8 @@ std::int64_t choose_segments(const Exec& exec, const SsdScanShape& shape, const 
   const std::int64_t teams = std::max<std::int64_t>(1, shape.batch * shape.heads * tiles);
   // On a GPU the concurrency counts threads; four teams of 128 fill a multiprocessor of 2048.
   const std::int64_t wanted = std::max(1, exec.concurrency() / (is_host_execution<Exec> ? 1 : 512));
-  return std::clamp<std::int64_t>(shape.length / (8 * tiling.chunk), 1, std::max<std::int64_t>(1, wanted / teams));
+  return std::clamp<std::int64_t>(shape.length / (8 * std::int64_t{tiling.chunk}), 1,
+                                  std::max<std::int64_t>(1, wanted / teams));
 }
 
 void require_valid(const SsdScanShape& shape, const SsdScanOptions& options) {
