@@ -10,15 +10,15 @@ namespace {
 using krait::DocumentMap;
 using krait::LayoutError;
 using krait::Policy;
-using krait::Run;
 using krait::SequenceLayout;
 using testing::ElementsAre;
-using testing::Field;
 using testing::HasSubstr;
 using testing::ThrowsMessage;
 using Index = std::vector<std::int64_t>;
 using Ids = std::vector<std::int32_t>;
 
+// A matcher is a class that is called like a function.
+// NOLINTNEXTLINE(readability-identifier-naming)
 MATCHER_P4(IsRun, row, begin, end, state, "") {
   return arg.row == row && arg.begin == begin && arg.end == end && arg.state == state;
 }

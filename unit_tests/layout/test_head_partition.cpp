@@ -204,7 +204,9 @@ TEST(SectionTable, AnyPackingOfChannels) {
 }
 
 TEST(SectionTable, RefusesWhatDoesNotFit) {
-  const auto make = [](std::vector<krait::Section> sections) { return [sections] { (void)SectionTable(sections); }; };
+  const auto make = [](const std::vector<krait::Section>& sections) {
+    return [sections] { (void)SectionTable(sections); };
+  };
   EXPECT_THAT(make({}), ThrowsMessage<ConfigError>(HasSubstr("there must be a section and a rank")));
   EXPECT_THAT(make({{"q", 3, 2, {}}}), ThrowsMessage<ConfigError>(HasSubstr("a section and a rank")));
   EXPECT_THAT(make({{"q", 3, 2, {{0, 4}}}}),

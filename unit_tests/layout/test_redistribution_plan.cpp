@@ -18,7 +18,6 @@ namespace {
 using namespace krait::test;
 using krait::Divisibility;
 using krait::HeadPartition;
-using krait::Place;
 using krait::Redistribution;
 using krait::SectionTable;
 using krait::SequenceLayout;
