@@ -363,8 +363,9 @@ TEST(Labels, NameOperationAndPath) {
     EXPECT_THAT(recorder.regions(), Contains("krait::comm::all_to_all_v[mpi,staged]"));
   }
   EXPECT_THAT(recorder.foreign_labels(), IsEmpty());
+  // Kokkos fences for itself too; before 5.2 it names the memory space.
   for (const auto& fence : recorder.fences())
-    EXPECT_THAT(fence.label, AnyOf(StartsWith("krait::"), HasSubstr("Kokkos")));
+    EXPECT_THAT(fence.label, AnyOf(StartsWith("krait::"), HasSubstr("Kokkos"), StartsWith("HostSpace::")));
 }
 
 void repeat(const Exec& exec, const Communicator& comm, const Buffer<float>& a, const Buffer<float>& b) {

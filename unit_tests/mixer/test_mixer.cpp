@@ -132,7 +132,8 @@ TEST(Mixer, SequenceFirstAndPackedTensorsAreJustStrides) {
   };
   mixer.forward(exec, as_bld(hidden_lbd), layout, documents, as_bld(out_lbd));
   exec.fence("krait::test: forward is done");
-  EXPECT_EQ(values_of(as_bld(out_lbd)), want);
+  // Not the same bits: other strides may lead to another matrix product.
+  EXPECT_LE(relative_rms(values_of(as_bld(out_lbd)), want), split_tolerance<float>());
 }
 
 TEST(Mixer, TheOutputMayReplaceTheInput) {
