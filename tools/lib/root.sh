@@ -212,10 +212,13 @@ root_apt() {
 
 # ---- entering ----
 
+# The toolkit's real folder, or nothing. The nvcc on the path may be a script that calls another one, so nvcc is asked.
 cuda_folder() {
-  local nvcc
+  local nvcc bin
   nvcc=$(PATH="$PATH:${CUDA_HOME:-/usr/local/cuda}/bin:/usr/local/cuda/bin" command -v nvcc) || return 0
-  dirname "$(dirname "$(readlink -f "$nvcc")")"
+  bin=$("$nvcc" --dryrun -x cu -c /dev/null 2>&1 | sed -n 's/^#\$ _HERE_=//p')
+  [[ -x $bin/nvcc ]] || return 0
+  dirname "$(readlink -f "$bin")"
 }
 
 # in_root FLAVOUR NAME=VALUE... -- CMD... ; a PATH=... among them is put before the usual path
