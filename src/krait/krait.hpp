@@ -21,8 +21,12 @@
 #include <krait/layout/sequence_layout.hpp>
 #include <krait/mixer/mamba_mixer.hpp>
 #include <krait/ops/causal_conv1d.hpp>
+#include <krait/ops/causal_conv1d_backward.hpp>
 #include <krait/ops/gated_rms_norm.hpp>
+#include <krait/ops/gated_rms_norm_backward.hpp>
 #include <krait/ops/projection.hpp>
+#include <krait/ops/projection_backward.hpp>
 #include <krait/ops/ssd_scan.hpp>
+#include <krait/ops/ssd_scan_backward.hpp>
 #include <krait/parallel/hidden_parallel.hpp>
 #include <krait/parallel/sequence_operator.hpp>
