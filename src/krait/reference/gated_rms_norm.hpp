@@ -6,6 +6,8 @@
 #include <span>
 #include <vector>
 
+#include <krait/reference/pointwise.hpp>
+
 namespace krait::reference {
 
 /// Gated root-mean-square norm in double precision, token by token. x is row-major (tokens, features); z, weight and
@@ -22,7 +24,7 @@ struct GatedRmsNorm {
   std::span<const double> bias;
 
   [[nodiscard]] std::vector<double> operator()() const {
-    const auto gate = [&](std::size_t i) { return z.empty() ? 1.0 : z[i] / (1 + std::exp(-z[i])); };
+    const auto gate = [&](std::size_t i) { return z.empty() ? 1.0 : silu(z[i]); };
     std::vector<double> out(x.size());
     const auto group = static_cast<std::size_t>(group_size);
     for (std::size_t begin = 0; begin < x.size(); begin += group) {

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <span>
 #include <vector>
 
 #include <krait/core/runs.hpp>
@@ -32,58 +33,83 @@ struct MambaMixer {
   std::vector<double> in_proj_weight, in_proj_bias, conv_weight, conv_bias, dt_bias, A_log, D, D_per_channel;
   std::vector<double> norm_weight, out_proj_weight, out_proj_bias;
 
+  /// \name Widths of a token's projection, which is z | xBC | dt, and of xBC, which is x | B | C
+  /// \{
+  [[nodiscard]] std::int64_t inner() const { return heads * head_dim; }
+  [[nodiscard]] std::int64_t group_width() const { return groups * d_state; }
+  [[nodiscard]] std::int64_t channels() const { return inner() + 2 * group_width(); }
+  [[nodiscard]] std::int64_t width() const { return inner() + channels() + heads; }
+  /// \}
+
+  /// What one operator hands to the next.
+  struct Activations {
+    std::vector<double> z;
+    std::vector<double> xBC;
+    SsdScan scan;
+    std::vector<double> y;
+    std::vector<double> normed;
+  };
+
   /// \param hidden  (rows, length, d_model)
   [[nodiscard]] std::vector<double> operator()(const std::vector<double>& hidden, const SequenceRuns& runs) const {
-    const std::int64_t inner = heads * head_dim;
-    const std::int64_t channels = inner + 2 * groups * d_state;
-    const std::int64_t width = inner + channels + heads;
-    const std::vector<double> projected = projection(d_model, width, hidden, in_proj_weight, in_proj_bias);
-    const auto columns = [](const std::vector<double>& from, std::int64_t stride, std::int64_t begin,
-                            std::int64_t count) {
-      std::vector<double> result;
-      for (std::size_t row = 0; row < from.size(); row += static_cast<std::size_t>(stride))
-        for (std::int64_t c = begin; c < begin + count; ++c) result.push_back(from[row + static_cast<std::size_t>(c)]);
-      return result;
-    };
-    const std::vector<double> z = columns(projected, width, 0, inner);
-    const std::vector<double> xBC = columns(projected, width, inner, channels);
+    return projection(inner(), d_model, activations(hidden, runs).normed, out_proj_weight, out_proj_bias);
+  }
 
-    const CausalConv1d convolution{.channels = channels,
-                                   .taps = d_conv,
-                                   .silu = silu,
-                                   .x = xBC,
-                                   .weight = conv_weight,
-                                   .bias = conv_bias,
-                                   .initial = {}};
-    const std::vector<double> u = convolution(runs).out;
+  [[nodiscard]] Activations activations(const std::vector<double>& hidden, const SequenceRuns& runs) const {
+    const std::vector<double> projected = projection(d_model, width(), hidden, in_proj_weight, in_proj_bias);
+    Activations a;
+    a.z = columns(projected, width(), 0, inner());
+    a.xBC = columns(projected, width(), inner(), channels());
+    const std::vector<double> u = convolution(a.xBC)(runs).out;
+    a.scan.heads = heads;
+    a.scan.head_dim = head_dim;
+    a.scan.groups = groups;
+    a.scan.d_state = d_state;
+    a.scan.dt_min = dt_min;
+    a.scan.dt_max = dt_max;
+    a.scan.x = columns(u, channels(), 0, inner());
+    a.scan.B = columns(u, channels(), inner(), group_width());
+    a.scan.C = columns(u, channels(), inner() + group_width(), group_width());
+    a.scan.dt = columns(projected, width(), inner() + channels(), heads);
+    a.scan.dt_bias = dt_bias;
+    a.scan.D = D;
+    a.scan.D_per_channel = D_per_channel;
+    for (const double value : A_log) a.scan.A.push_back(-std::exp(value));
+    a.y = ssd_scan(a.scan, runs).out;
+    a.normed = norm(a.y, a.z)();
+    return a;
+  }
 
-    SsdScan scan;
-    scan.heads = heads;
-    scan.head_dim = head_dim;
-    scan.groups = groups;
-    scan.d_state = d_state;
-    scan.dt_min = dt_min;
-    scan.dt_max = dt_max;
-    scan.x = columns(u, channels, 0, inner);
-    scan.B = columns(u, channels, inner, groups * d_state);
-    scan.C = columns(u, channels, inner + groups * d_state, groups * d_state);
-    scan.dt = columns(projected, width, inner + channels, heads);
-    scan.dt_bias = dt_bias;
-    scan.D = D;
-    scan.D_per_channel = D_per_channel;
-    for (const double value : A_log) scan.A.push_back(-std::exp(value));
-    const std::vector<double> y = ssd_scan(scan, runs).out;
+  [[nodiscard]] CausalConv1d convolution(std::span<const double> xBC) const {
+    return {.channels = channels(),
+            .taps = d_conv,
+            .silu = silu,
+            .x = xBC,
+            .weight = conv_weight,
+            .bias = conv_bias,
+            .initial = {}};
+  }
 
-    const GatedRmsNorm norm{.features = inner,
-                            .group_size = inner / groups,
-                            .norm_before_gate = norm_before_gate,
-                            .normalize = rmsnorm,
-                            .epsilon = norm_eps,
-                            .x = y,
-                            .z = z,
-                            .weight = norm_weight,
-                            .bias = {}};
-    return projection(inner, d_model, norm(), out_proj_weight, out_proj_bias);
+  [[nodiscard]] GatedRmsNorm norm(std::span<const double> y, std::span<const double> z) const {
+    return {.features = inner(),
+            .group_size = inner() / groups,
+            .norm_before_gate = norm_before_gate,
+            .normalize = rmsnorm,
+            .epsilon = norm_eps,
+            .x = y,
+            .z = z,
+            .weight = norm_weight,
+            .bias = {}};
+  }
+
+ private:
+  /// Columns [begin, begin + count) of a row-major matrix with rows of `stride`.
+  static std::vector<double> columns(const std::vector<double>& from, std::int64_t stride, std::int64_t begin,
+                                     std::int64_t count) {
+    std::vector<double> result;
+    for (std::size_t row = 0; row < from.size(); row += static_cast<std::size_t>(stride))
+      for (std::int64_t c = begin; c < begin + count; ++c) result.push_back(from[row + static_cast<std::size_t>(c)]);
+    return result;
   }
 };
 

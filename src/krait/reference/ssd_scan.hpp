@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <krait/core/runs.hpp>
+#include <krait/reference/pointwise.hpp>
 #include <limits>
 #include <vector>
 
@@ -34,9 +35,6 @@ struct SsdScanResult {
   std::vector<double> y;             ///< before the gate
   std::vector<double> final_states;  ///< one per state of the runs
 };
-
-inline double softplus(double v) { return v > 20 ? v : std::log1p(std::exp(v)); }
-inline double silu(double v) { return v / (1 + std::exp(-v)); }
 
 inline SsdScanResult ssd_scan(const SsdScan& in, const SequenceRuns& runs) {
   const std::int64_t H = in.heads, P = in.head_dim, G = in.groups, N = in.d_state, L = runs.length();
