@@ -13,7 +13,9 @@
 #include <krait/layout/document_map.hpp>
 #include <krait/layout/head_partition.hpp>
 #include <krait/layout/sequence_layout.hpp>
+#include <krait/mixer/mamba_activations.hpp>
 #include <krait/mixer/mamba_config.hpp>
+#include <krait/mixer/mamba_gradients.hpp>
 #include <krait/mixer/mamba_parameters.hpp>
 #include <krait/parallel/agreement.hpp>
 #include <krait/parallel/plan_slot.hpp>
@@ -76,6 +78,55 @@ class MambaMixer {
   /// The same over another communicator than the one of construction.
   void forward(const Exec& exec, const Communicator& context, const Hidden& hidden, const SequenceLayout& layout,
                const DocumentMap& documents, const Output& out);
+
+  /// \name Training
+  /// A forward that keeps what its backward needs, and that backward. Keep one MambaActivations per mixer and call.
+  /// \{
+
+  /// Bytes that a training forward keeps on this rank. Per local token, with e bytes of T, a of accumulator_t<T>,
+  /// tensor local widths and G norm groups:
+  ///
+  ///     e (2 d_inner + 2 groups d_state + heads)  the projection
+  ///     e d_inner                                 y before gate and norm
+  ///     a G                                       with rmsnorm: the reciprocal roots of the norm
+  ///
+  /// and with use_mem_eff_path = false what the operator keeps; see SequenceOperator::saved_bytes(). Each part is
+  /// rounded up to 128 bytes.
+  [[nodiscard]] std::size_t saved_bytes(const SequenceLayout& layout, std::int64_t batch) const;
+
+  /// Bytes of workspace that backward() needs on this rank.
+  [[nodiscard]] std::size_t backward_workspace_bytes(const SequenceLayout& layout, std::int64_t batch) const;
+
+  /// As forward() without `kept`, which gets what backward() needs. `out` may replace `hidden` only when the caller has
+  /// a copy of `hidden` for the backward.
+  void forward(const Exec& exec, const Hidden& hidden, const SequenceLayout& layout, const Output& out,
+               MambaActivations<T, Exec>& kept);
+  void forward(const Exec& exec, const Hidden& hidden, const SequenceLayout& layout, const DocumentMap& documents,
+               const Output& out, MambaActivations<T, Exec>& kept);
+  void forward(const Exec& exec, const Communicator& context, const Hidden& hidden, const SequenceLayout& layout,
+               const DocumentMap& documents, const Output& out, MambaActivations<T, Exec>& kept);
+
+  /// Gradients of the call that filled `kept`.
+  /// \param hidden     as given to that forward
+  /// \param dout       (b, layout.local_length(), d_model), gradient of its output
+  /// \param dhidden    same extents, overwritten with the gradient of `hidden`, complete on every rank; may be dout
+  ///                   itself, but must not overlap dout otherwise, nor hidden
+  /// \param gradients  of this rank's parameters, added to. Partial where the context has several ranks: see
+  ///                   reduce_gradients(). Complete over tensor ranks.
+  /// \throws LayoutError when layout or documents are not those of the forward; ShapeError when an extent, or the
+  /// batch,
+  ///         disagrees; ConfigError when no forward has filled `kept`, or that of another configuration has. On every
+  ///         rank alike, before the first message, under the conditions of forward().
+  void backward(const Exec& exec, const Hidden& hidden, const SequenceLayout& layout,
+                const MambaActivations<T, Exec>& kept, const Hidden& dout, const Output& dhidden,
+                const MambaGradients<T, Exec>& gradients);
+  void backward(const Exec& exec, const Hidden& hidden, const SequenceLayout& layout, const DocumentMap& documents,
+                const MambaActivations<T, Exec>& kept, const Hidden& dout, const Output& dhidden,
+                const MambaGradients<T, Exec>& gradients);
+  void backward(const Exec& exec, const Communicator& context, const Hidden& hidden, const SequenceLayout& layout,
+                const DocumentMap& documents, const MambaActivations<T, Exec>& kept, const Hidden& dout,
+                const Output& dhidden, const MambaGradients<T, Exec>& gradients);
+  /// \}
 
  private:
   struct Buffers;
