@@ -30,8 +30,9 @@ struct MambaMixer {
   double norm_eps = 1e-5;
   double dt_min = 0;
   double dt_max = std::numeric_limits<double>::infinity();
-  std::vector<double> in_proj_weight, in_proj_bias, conv_weight, conv_bias, dt_bias, A_log, D, D_per_channel;
-  std::vector<double> norm_weight, out_proj_weight, out_proj_bias;
+  std::vector<double> in_proj_weight = {}, in_proj_bias = {}, conv_weight = {}, conv_bias = {};
+  std::vector<double> dt_bias = {}, A_log = {}, D = {}, D_per_channel = {};
+  std::vector<double> norm_weight = {}, out_proj_weight = {}, out_proj_bias = {};
 
   /// \name Widths of a token's projection, which is z | xBC | dt, and of xBC, which is x | B | C
   /// \{
