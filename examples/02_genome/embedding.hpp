@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "bases.hpp"
+#include "genome_common/bases.hpp"
 
 namespace genome {
 

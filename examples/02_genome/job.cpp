@@ -11,21 +11,16 @@
 #include <thread>
 
 #include "embedding.hpp"
+#include "genome_common/sequence.hpp"
 #include "reference_stack.hpp"
 #include "report.hpp"
 #include "run.hpp"
-#include "sequence.hpp"
 
 namespace genome {
 namespace {
 
 using Host = Kokkos::DefaultHostExecutionSpace;
 using Numbers = Kokkos::View<std::int64_t*, Kokkos::HostSpace>;
-
-krait::SequenceLayout make_layout(LayoutKind kind, const krait::Place& place, std::int64_t length) {
-  return kind == LayoutKind::zigzag ? krait::SequenceLayout::zigzag(place, length)
-                                    : krait::SequenceLayout::contiguous(place, length);
-}
 
 /// Tells the other ranks what rank 0 says. They sleep until then: on a machine with fewer cores than ranks, a rank that
 /// waits busily takes time from the one that works.
@@ -69,9 +64,8 @@ void print_configuration(const Options& options, const Sequence& sequence, const
             << "  mixer             d_model " << mixer.d_model << ", " << mixer.head_count() << " heads of "
             << mixer.head_dim << ", " << mixer.groups << " groups, d_state " << mixer.d_state << ", d_conv "
             << mixer.d_conv << ", chunks of " << mixer.chunk_size << '\n'
-            << "  ranks             " << world.size() << " (" << world.backend() << "), "
-            << (options.layout == LayoutKind::zigzag ? "zigzag" : "contiguous") << ", " << Exec::name() << " x "
-            << exec.concurrency() << std::endl;
+            << "  ranks             " << world.size() << " (" << world.backend() << "), " << name_of(options.layout)
+            << ", " << Exec::name() << " x " << exec.concurrency() << std::endl;
 }
 
 Report describe(const Options& options, const krait::SequenceLayout& layout) {
@@ -119,13 +113,12 @@ void compare(const Exec& exec, const Options& options, const Sequence& sequence,
 std::vector<std::string> run_job(const Exec& exec, const krait::Communicator& world, const Options& options) {
   const bool first = world.rank() == 0;
   mixer_config(options).validate();
-  const Sequence sequence = on_all_ranks(world, [&] { return make_sequence(options); });
+  const Sequence sequence = make_sequence(world, options);
   if (first) print_configuration(options, sequence, world, exec);
 
-  const bool bar =
-      options.progress == ProgressKind::bar || (options.progress == ProgressKind::automatic && shows_a_terminal());
   std::ostream silence(nullptr);
-  Progress progress(first ? std::cout : silence, bar, options.layers * (options.check ? 2 : 1) + (options.prefix > 0));
+  Progress progress(first ? std::cout : silence, wants_bar(options.progress),
+                    options.layers * (options.check ? 2 : 1) + (options.prefix > 0));
   krait::MemoryMeter meter;
   const auto layout = make_layout(options.layout, world, sequence.length);
   Report report = describe(options, layout);

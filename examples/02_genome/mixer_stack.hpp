@@ -11,12 +11,12 @@
 #include <memory>
 #include <vector>
 
+#include "genome_common/program.hpp"
+#include "genome_common/progress.hpp"
 #include "options.hpp"
-#include "progress.hpp"
 
 namespace genome {
 
-using Exec = Kokkos::DefaultExecutionSpace;
 using Mixer = krait::MambaMixer<float, Exec>;
 using Hidden = Kokkos::View<float***, Kokkos::LayoutRight, Exec>;
 

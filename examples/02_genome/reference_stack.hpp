@@ -5,8 +5,8 @@
 #include <vector>
 
 #include "embedding.hpp"
+#include "genome_common/sequence.hpp"
 #include "mixer_stack.hpp"
-#include "sequence.hpp"
 
 namespace genome {
 

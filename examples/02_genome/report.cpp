@@ -1,19 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "report.hpp"
 
-#include <cstdio>
 #include <iomanip>
+
+#include "genome_common/figures.hpp"
 
 namespace genome {
 namespace {
-
-std::string text(double value, const char* format) {
-  char buffer[64];
-  std::snprintf(buffer, sizeof buffer, format, value);
-  return buffer;
-}
-
-std::string mebibytes(std::int64_t bytes) { return text(static_cast<double>(bytes) / (1 << 20), "%.2f MiB"); }
 
 std::string in_words(const Difference& difference, double tolerance) {
   return "relative RMS " + text(difference.relative_rms, "%.2e") + " (at most " + text(tolerance, "%.0e") +

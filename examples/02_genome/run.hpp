@@ -8,10 +8,10 @@
 #include <krait/layout/sequence_layout.hpp>
 #include <vector>
 
+#include "genome_common/progress.hpp"
+#include "genome_common/sequence.hpp"
 #include "mixer_stack.hpp"
 #include "options.hpp"
-#include "progress.hpp"
-#include "sequence.hpp"
 
 namespace genome {
 

@@ -40,23 +40,11 @@ TEST(Options, TakesValuesInBothForms) {
   EXPECT_EQ(options.path(), "a=b.fa");
 }
 
-TEST(Options, OfTwoSourcesTheLastCounts) {
-  EXPECT_EQ(parse({"--fasta", "a.fa", "--synthetic", "5"}).synthetic, 5);
-  EXPECT_EQ(parse({"--synthetic", "5", "--fasta", "a.fa"}).synthetic, 0);
-}
-
 TEST(Options, RefusesWhatItCannotRead) {
   EXPECT_THAT([] { parse({"--lenght", "3"}); }, refuses("unknown option '--lenght'"));
-  EXPECT_THAT([] { parse({"genome.fa"}); }, refuses("unknown option 'genome.fa'"));
-  EXPECT_THAT([] { parse({"--length"}); }, refuses("--length needs a value"));
-  EXPECT_THAT([] { parse({"--length", "12k"}); }, refuses("--length takes a whole number of at least 1, got '12k'"));
-  EXPECT_THAT([] { parse({"--synthetic", "9223372036854775807"}); },
-              refuses("--synthetic takes a whole number of at most 1099511627776"));
-  EXPECT_THAT([] { parse({"--synthetic", "0"}); }, refuses("at least 1, got '0'"));
-  EXPECT_THAT([] { parse({"--synthetic", "-5"}); }, refuses("at least 1, got '-5'"));
-  EXPECT_THAT([] { parse({"--synthetic", "99999999999999999999"}); }, refuses("got '99999999999999999999'"));
-  EXPECT_THAT([] { parse({"--layout", "spiral"}); }, refuses("--layout takes one of contiguous, zigzag, got 'spiral'"));
-  EXPECT_THAT([] { parse({"--fasta="}); }, refuses("--fasta takes the path of a file, got ''"));
+  EXPECT_THAT([] { parse({"--layers", "0"}); }, refuses("--layers takes a whole number of at least 1, got '0'"));
+  EXPECT_THAT([] { parse({"--prefix", "-1"}); }, refuses("--prefix takes a whole number of at least 0, got '-1'"));
+  EXPECT_THAT([] { parse({"--progress", "none"}); }, refuses("--progress takes one of auto, bar, lines, got 'none'"));
 }
 
 TEST(Options, HelpNamesEveryOption) {

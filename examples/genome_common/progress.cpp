@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#include "progress.hpp"
+#include "genome_common/progress.hpp"
 
 #include <unistd.h>
 
@@ -14,10 +14,20 @@ namespace {
 constexpr int bar_width = 30;
 constexpr const char* erase_line = "\r\x1b[K";
 
-}  // namespace
-
 bool shows_a_terminal() {
   return isatty(STDOUT_FILENO) != 0 && std::getenv("PMIX_RANK") == nullptr && std::getenv("PMI_RANK") == nullptr;
+}
+
+}  // namespace
+
+void add_progress_option(OptionParser& parser, ProgressKind& kind) {
+  parser.add("--progress", choice<ProgressKind>(kind, {{"auto", ProgressKind::automatic},
+                                                       {"bar", ProgressKind::bar},
+                                                       {"lines", ProgressKind::lines}}));
+}
+
+bool wants_bar(ProgressKind kind) {
+  return kind == ProgressKind::bar || (kind == ProgressKind::automatic && shows_a_terminal());
 }
 
 void Progress::begin(const std::string& what) {
@@ -32,11 +42,17 @@ void Progress::done() {
     draw();
     return;
   }
+  if (finished_ % line_every_ != 0 && finished_ != steps_) return;
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - since_;
   std::ostringstream line;
   line << "  [" << finished_ << '/' << steps_ << "] " << what_ << ", " << std::fixed << std::setprecision(2)
        << seconds.count() << " s\n";
   out_ << line.str() << std::flush;
+}
+
+void Progress::done(const std::string& outcome) {
+  what_ = outcome;
+  done();
 }
 
 void Progress::draw() {

@@ -10,7 +10,7 @@
 #include <krait/core/error.hpp>
 #include <string>
 
-#include "../fasta.hpp"
+#include "genome_common/fasta.hpp"
 
 namespace {
 

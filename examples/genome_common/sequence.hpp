@@ -2,13 +2,12 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <krait/comm/communicator.hpp>
 #include <string>
 #include <vector>
 
-#include "bases.hpp"
-#include "options.hpp"
+#include "genome_common/bases.hpp"
+#include "genome_common/input_options.hpp"
 
 namespace genome {
 
@@ -23,10 +22,9 @@ struct Sequence {
 
 /// What the options ask for, read or made on this rank.
 /// \throws krait::FileError see read_fasta()
-Sequence make_sequence(const Options& options);
+Sequence make_sequence(const InputOptions& options);
 
-/// Runs `make` on rank 0 and gives its outcome to all ranks: the sequence, or the krait::FileError, so that a bad file
-/// stops all of them together. Collective.
-Sequence on_all_ranks(const krait::Communicator& world, const std::function<Sequence()>& make);
+/// The same, read or made on rank 0 and given to all; a bad file stops all ranks together. Collective.
+Sequence make_sequence(const krait::Communicator& world, const InputOptions& options);
 
 }  // namespace genome

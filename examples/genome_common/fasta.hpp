@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-#include "bases.hpp"
+#include "genome_common/bases.hpp"
 
 namespace genome {
 

@@ -4,19 +4,17 @@
 
 #include <set>
 
-#include "../embedding.hpp"
-#include "../sequence.hpp"
+#include "genome_common/sequence.hpp"
 
 namespace {
 
 using genome::Base;
-using genome::Embedding;
+using genome::InputOptions;
 using genome::make_sequence;
-using genome::Options;
 using genome::Sequence;
 
 TEST(Sequence, SyntheticBasesDependOnTheSeedAlone) {
-  Options options;
+  InputOptions options;
   options.synthetic = 1000;
   const Sequence one = make_sequence(options);
   const Sequence again = make_sequence(options);
@@ -34,21 +32,10 @@ TEST(Sequence, IsRepeatedOrCutToALength) {
   EXPECT_EQ(sequence.at(2), 4);
   EXPECT_EQ(sequence.at(3), 1);
   EXPECT_EQ(sequence.at(std::int64_t{3} << 40), 1);
-  Options options;
+  InputOptions options;
   options.synthetic = 10;
   options.length = 4;
   EXPECT_EQ(make_sequence(options).length, 4);
-}
-
-TEST(Embedding, AnUncertainBaseIsTheMeanOfThoseItMayBe) {
-  const Embedding embedding(8, 42);
-  const Base purine = genome::base_from_letter('R');
-  const Base any = genome::base_from_letter('N');
-  for (std::int64_t j = 0; j < 8; ++j) {
-    EXPECT_NEAR(embedding(purine, j), (embedding(1, j) + embedding(4, j)) / 2, 1e-6);
-    EXPECT_NEAR(embedding(any, j), (embedding(1, j) + embedding(2, j) + embedding(4, j) + embedding(8, j)) / 4, 1e-6);
-    EXPECT_NE(embedding(1, j), embedding(2, j));
-  }
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#include "input_file.hpp"
+#include "genome_common/input_file.hpp"
 
 #include <zlib.h>
 

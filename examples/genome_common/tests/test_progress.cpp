@@ -4,7 +4,7 @@
 
 #include <sstream>
 
-#include "../progress.hpp"
+#include "genome_common/progress.hpp"
 
 namespace {
 
@@ -23,6 +23,17 @@ TEST(Progress, WithoutABarEveryStepIsALine) {
   progress.done();
   progress.clear();
   EXPECT_THAT(out.str(), MatchesRegex("  \\[1/2\\] one, [0-9.]+ s\n  \\[2/2\\] two, [0-9.]+ s\n"));
+}
+
+TEST(Progress, LinesMayBeThinnedOutAndSayTheOutcome) {
+  std::ostringstream out;
+  Progress progress(out, false, 5, 2);
+  for (int step = 1; step <= 5; ++step) {
+    progress.begin("working");
+    progress.done("loss " + std::to_string(step));
+  }
+  EXPECT_THAT(out.str(), MatchesRegex("  \\[2/5\\] loss 2, [0-9.]+ s\n  \\[4/5\\] loss 4, [0-9.]+ s\n"
+                                      "  \\[5/5\\] loss 5, [0-9.]+ s\n"));
 }
 
 TEST(Progress, TheBarIsDrawnOverItselfAndTakenAway) {

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#include "fasta.hpp"
+#include "genome_common/fasta.hpp"
 
 #include <cstdio>
 #include <krait/core/error.hpp>
 #include <utility>
 
-#include "input_file.hpp"
+#include "genome_common/input_file.hpp"
 
 namespace genome {
 namespace {
