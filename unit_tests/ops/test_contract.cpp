@@ -6,7 +6,9 @@
 
 #include <functional>
 #include <krait/ops/causal_conv1d.hpp>
+#include <krait/ops/causal_conv1d_backward.hpp>
 #include <krait/ops/gated_rms_norm.hpp>
+#include <krait/ops/gated_rms_norm_backward.hpp>
 #include <krait/ops/projection.hpp>
 #include <string>
 #include <vector>
@@ -34,7 +36,25 @@ struct Operation {
   std::string name;
   std::function<void(const Exec&)> call;
   std::function<std::vector<double>()> result;
+  std::function<void()> reset = [] {};  ///< before a call whose results are added to
 };
+
+template <class View>
+void append(std::vector<double>& values, const View& view) {
+  const auto more = values_of(view);
+  values.insert(values.end(), more.begin(), more.end());
+}
+
+template <class... Views>
+std::vector<double> values_of_all(const Views&... views) {
+  std::vector<double> values;
+  (append(values, views), ...);
+  return values;
+}
+
+Kokkos::View<std::byte*> workspace(std::size_t bytes) {
+  return Kokkos::View<std::byte*>(Kokkos::view_alloc("krait::test::workspace", Kokkos::WithoutInitializing), bytes);
+}
 
 constexpr std::int64_t rows = 2;
 constexpr std::int64_t tokens = 300;
@@ -62,6 +82,43 @@ Operation convolution(Arrangement arrangement) {
 }
 
 template <class T>
+Operation convolution_backward(Arrangement arrangement) {
+  using A = krait::accumulator_t<T>;
+  const SequenceRuns runs(rows, tokens, {{0, 0, 70, 0}, {0, 70, 300, 1}, {1, 5, 299, 2}}, 3);
+  const auto x = random_strided_view<T>(arrangement, 1, rows, tokens, features);
+  const auto dout = random_strided_view<T>(arrangement, 2, rows, tokens, features);
+  const auto dx = krait::test::strided_view<T>(arrangement, rows, tokens, features);
+  const auto weight = krait::test::random_view<Kokkos::View<A**>>(3, features, 4);
+  const auto bias = krait::test::random_view<Kokkos::View<A*>>(4, features);
+  const auto states = krait::test::random_view<Kokkos::View<T***>>(5, 3, features, 3);
+  const Kokkos::View<A**> dweight("krait::test::dweight", features, 4);
+  const Kokkos::View<A*> dbias("krait::test::dbias", features);
+  const auto dinitial = krait::test::poisoned_view<Kokkos::View<A***>>(3, features, 3);
+  const auto space =
+      workspace(krait::causal_conv1d_backward_workspace_bytes<T, Exec>(rows, tokens, features, weight.extent(1)));
+  const auto call = [=](const Exec& exec) {
+    krait::CausalConv1dBackwardArguments<T> arguments;
+    arguments.x = x;
+    arguments.weight = weight;
+    arguments.bias = bias;
+    arguments.initial_states = states;
+    arguments.dout = dout;
+    arguments.dfinal_states = states;
+    arguments.dx = dx;
+    arguments.dweight = dweight;
+    arguments.dbias = dbias;
+    arguments.dinitial_states = dinitial;
+    arguments.workspace = space;
+    krait::causal_conv1d_backward<T>(exec, arguments, runs);
+  };
+  const auto reset = [=] {
+    krait::test::fill(dweight, 1);
+    krait::test::fill(dbias, 1);
+  };
+  return {"krait::causal_conv1d_backward", call, [=] { return values_of_all(dx, dweight, dbias, dinitial); }, reset};
+}
+
+template <class T>
 Operation norm(Arrangement arrangement) {
   const auto x = random_strided_view<T>(arrangement, 1, rows, tokens, features);
   const auto z = random_strided_view<T>(arrangement, 2, rows, tokens, features);
@@ -77,6 +134,41 @@ Operation norm(Arrangement arrangement) {
     krait::gated_rms_norm<T>(exec, arguments);
   };
   return {"krait::gated_rms_norm", call, [out] { return values_of(out); }};
+}
+
+template <class T>
+Operation norm_backward(Arrangement arrangement) {
+  using A = krait::accumulator_t<T>;
+  const auto x = random_strided_view<T>(arrangement, 1, rows, tokens, features);
+  const auto z = random_strided_view<T>(arrangement, 2, rows, tokens, features);
+  const auto dout = random_strided_view<T>(arrangement, 3, rows, tokens, features);
+  const auto dx = krait::test::strided_view<T>(arrangement, rows, tokens, features);
+  const auto dz = krait::test::strided_view<T>(arrangement, rows, tokens, features);
+  const auto weight = krait::test::random_view<Kokkos::View<A*>>(4, features);
+  const auto bias = krait::test::random_view<Kokkos::View<A*>>(5, features);
+  const Kokkos::View<A*> dweight("krait::test::dweight", features);
+  const Kokkos::View<A*> dbias("krait::test::dbias", features);
+  const auto space = workspace(krait::gated_rms_norm_backward_workspace_bytes<T, Exec>(rows, tokens, features));
+  const auto call = [=](const Exec& exec) {
+    krait::GatedRmsNormBackwardArguments<T> arguments;
+    arguments.x = x;
+    arguments.z = z;
+    arguments.weight = weight;
+    arguments.bias = bias;
+    arguments.group_size = 70;
+    arguments.dout = dout;
+    arguments.dx = dx;
+    arguments.dz = dz;
+    arguments.dweight = dweight;
+    arguments.dbias = dbias;
+    arguments.workspace = space;
+    krait::gated_rms_norm_backward<T>(exec, arguments);
+  };
+  const auto reset = [=] {
+    krait::test::fill(dweight, 1);
+    krait::test::fill(dbias, 1);
+  };
+  return {"krait::gated_rms_norm_backward", call, [=] { return values_of_all(dx, dz, dweight, dbias); }, reset};
 }
 
 template <class T>
@@ -102,8 +194,12 @@ std::vector<Operation> operations() {
   for (const Arrangement arrangement : {Arrangement::features_last, Arrangement::features_first}) {
     all.push_back(convolution<float>(arrangement));
     all.push_back(convolution<krait::bfloat16>(arrangement));
+    all.push_back(convolution_backward<float>(arrangement));
+    all.push_back(convolution_backward<krait::bfloat16>(arrangement));
     all.push_back(norm<float>(arrangement));
     all.push_back(norm<krait::bfloat16>(arrangement));
+    all.push_back(norm_backward<float>(arrangement));
+    all.push_back(norm_backward<krait::bfloat16>(arrangement));
     all.push_back(product<float>(arrangement));
     all.push_back(product<krait::bfloat16>(arrangement));
   }
@@ -158,14 +254,15 @@ TEST(OperatorContract, SameBitsAgainAndOnAnyNumberOfThreads) {
   const auto parts = Kokkos::Experimental::partition_space(all, 2, 1);
   for (const Operation& operation : operations()) {
     SCOPED_TRACE(operation.name);
-    operation.call(all);
-    const auto want = operation.result();
-    operation.call(all);
-    EXPECT_EQ(operation.result(), want);
-    operation.call(parts[0]);
-    EXPECT_EQ(operation.result(), want);
-    operation.call(parts[1]);
-    EXPECT_EQ(operation.result(), want);
+    const auto result = [&](const Exec& exec) {
+      operation.reset();
+      operation.call(exec);
+      return operation.result();
+    };
+    const auto want = result(all);
+    EXPECT_EQ(result(all), want);
+    EXPECT_EQ(result(parts[0]), want);
+    EXPECT_EQ(result(parts[1]), want);
   }
 }
 

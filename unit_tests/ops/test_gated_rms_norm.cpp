@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <krait/core/error.hpp>
 #include <krait/ops/gated_rms_norm.hpp>
 #include <krait/reference/gated_rms_norm.hpp>
@@ -114,6 +115,33 @@ TYPED_TEST(GatedRmsNorm, GateBiasAndNormMayBeMissing) {
   }
 }
 
+TYPED_TEST(GatedRmsNorm, StoresTheReciprocalRootOfEachGroup) {
+  using A = krait::accumulator_t<TypeParam>;
+  for (const Arrangement arrangement : {Arrangement::features_last, Arrangement::features_first}) {
+    for (const bool before : {false, true}) {
+      Norm<TypeParam> norm(2, 5, 24, arrangement);
+      norm.group_size = 8;
+      norm.norm_before_gate = before;
+      const auto rstd = krait::test::poisoned_view<Kokkos::View<A***>>(2, 5, 3);
+      auto arguments = norm.arguments();
+      arguments.rstd = rstd;
+      krait::gated_rms_norm<TypeParam>(Exec(), arguments);
+      const auto x = values_of(norm.x);
+      const auto z = values_of(norm.z);
+      std::vector<double> want;
+      for (std::size_t group = 0; group < 2 * 5 * 3; ++group) {
+        double squares = 0;
+        for (std::size_t i = 8 * group; i < 8 * group + 8; ++i) {
+          const double v = before ? x[i] : x[i] * z[i] / (1 + std::exp(-z[i]));
+          squares += v * v;
+        }
+        want.push_back(1 / std::sqrt(squares / 8 + 1e-5));
+      }
+      EXPECT_TRUE(all_close(rstd, want, krait::test::tolerance<A>()));
+    }
+  }
+}
+
 TYPED_TEST(GatedRmsNorm, WorksInPlace) {
   for (const Arrangement arrangement : krait::test::all_arrangements) {
     for (const bool before : {false, true}) {
@@ -209,6 +237,8 @@ TEST(GatedRmsNormErrors, EveryArgumentIsChecked) {
                              [&](auto& a) { a.z = odd; });
   refused<krait::ShapeError>("krait::gated_rms_norm: weight is (4), expected (12)", [&](auto& a) { a.weight = four; });
   refused<krait::ShapeError>("krait::gated_rms_norm: bias is (4), expected (12)", [&](auto& a) { a.bias = four; });
+  refused<krait::ShapeError>("krait::gated_rms_norm: rstd is (2, 6, 12), expected (2, 5, 1)",
+                             [&](auto& a) { a.rstd = odd; });
   refused<krait::ConfigError>("krait::gated_rms_norm: group_size is 5, expected a divisor of the 12 features",
                               [&](auto& a) { a.group_size = 5; });
   refused<krait::ConfigError>("krait::gated_rms_norm: group_size is -3", [&](auto& a) { a.group_size = -3; });

@@ -36,6 +36,19 @@ std::vector<double> finite_differences(std::vector<double>& values, const Functi
   return slopes;
 }
 
+/// The same for the entries of a View of double, which is in the end as it was.
+template <class View, class Function>
+  requires Kokkos::is_view_v<View>
+std::vector<double> finite_differences(const View& view, const Function& f) {
+  std::vector<double> values = values_of(view);
+  const std::vector<double> slopes = finite_differences(values, [&] {
+    assign(view, values);
+    return f();
+  });
+  assign(view, values);
+  return slopes;
+}
+
 /// Agreement of a formula in double precision with finite_differences().
 inline Tolerance by_differences() { return {.nmse = 1e-18, .relative = 1e-8}; }
 

@@ -4,81 +4,26 @@
 #include <Kokkos_Profiling_ScopedRegion.hpp>
 #include <string>
 
-#include <krait/core/error.hpp>
 #include <krait/core/instantiate.hpp>
 #include <krait/core/kokkos_shims.hpp>
+#include <krait/ops/causal_conv1d_input.hpp>
 #include <krait/ops/checks.hpp>
 #include <krait/tile/tile.hpp>
 
 namespace krait {
 namespace {
 
-constexpr int max_taps = 16;
-
 /// The call, as every kernel sees it.
 template <Scalar T, class Exec>
-struct Problem {
-  using A = accumulator_t<T>;
-  using Memory = typename Exec::memory_space;
-
-  Tensor<const T***, Exec> x;
-  Tensor<const A**, Exec> weight;
-  Tensor<const A*, Exec> bias;
-  MixedTensor<T, 3, Exec> initial;
+struct Problem : impl::ConvInput<T, Exec> {
   Tensor<T***, Exec> out;
-  Tensor<const std::int64_t*, Exec> x_map;
-  SequenceRuns::Table<Memory> table;
-  std::int64_t length;
-  std::int64_t channels;
-  int taps;
-  bool silu;
 
-  [[nodiscard]] KOKKOS_FUNCTION std::int64_t place(std::int64_t t) const {
-    return x_map.data() == nullptr ? t : x_map(t);
-  }
-
-  /// Input of channel c at token t of the run's row; the tokens before the run are its initial state.
-  [[nodiscard]] KOKKOS_FUNCTION A input(const Run& run, std::int64_t t, std::int64_t c) const {
-    if (t >= run.begin) return static_cast<A>(x(run.row, place(t), c));
-    return initial.absent() ? A(0) : initial(run.state, c, t - run.begin + taps - 1);
-  }
-
-  [[nodiscard]] KOKKOS_FUNCTION A bias_of(std::int64_t c) const { return bias.data() == nullptr ? A(0) : bias(c); }
-
-  /// Cuts tokens [first, last) of a row into the parts of runs, on_run(run, t0, t1), and what lies between them,
-  /// on_padding(t0, t1).
-  template <class OnRun, class OnPadding>
-  KOKKOS_FUNCTION void walk(std::int64_t row, std::int64_t first, std::int64_t last, const OnRun& on_run,
-                            const OnPadding& on_padding) const {
-    std::int64_t r = table.offsets(row);
-    const std::int64_t row_end = table.offsets(row + 1);
-    // The first run that ends behind `first`: ends ascend, empty runs included.
-    for (std::int64_t above = row_end; r < above;) {
-      const std::int64_t middle = r + (above - r) / 2;
-      if (table.runs(middle).end > first)
-        above = middle;
-      else
-        r = middle + 1;
-    }
-    std::int64_t t = first;
-    for (; r < row_end && t < last; ++r) {
-      const Run run = table.runs(r);
-      if (t < run.begin) {
-        const std::int64_t stop = run.begin < last ? run.begin : last;
-        on_padding(t, stop);
-        t = stop;
-      }
-      const std::int64_t stop = run.end < last ? run.end : last;
-      if (t < stop) {
-        on_run(run, t, stop);
-        t = stop;
-      }
-    }
-    if (t < last) on_padding(t, last);
+  [[nodiscard]] KOKKOS_FUNCTION std::int64_t tokens() const {
+    return static_cast<std::int64_t>(out.extent(0)) * this->length;
   }
 };
 
-/// One thread per row, block of tokens and channel; any strides. Taps == 0: their number is known at run time only.
+/// One thread per block of tokens and channel; any strides. Taps == 0: their number is known at run time only.
 /// Neighbouring threads take neighbouring channels.
 template <Scalar T, class Exec, int Taps>
 struct ChannelKernel {
@@ -88,26 +33,23 @@ struct ChannelKernel {
   Problem<T, Exec> problem;
   std::int64_t blocks;
 
-  explicit ChannelKernel(const Problem<T, Exec>& p) : problem(p), blocks((p.length + block - 1) / block) {}
+  explicit ChannelKernel(const Problem<T, Exec>& p) : problem(p), blocks((p.tokens() + block - 1) / block) {}
 
-  [[nodiscard]] std::int64_t items() const {
-    return static_cast<std::int64_t>(problem.out.extent(0)) * blocks * problem.channels;
-  }
+  [[nodiscard]] std::int64_t items() const { return blocks * problem.channels; }
 
   KOKKOS_FUNCTION void operator()(std::int64_t item) const {
     const std::int64_t c = item % problem.channels;
-    const std::int64_t row = item / problem.channels / blocks;
-    const std::int64_t first = item / problem.channels % blocks * block;
-    const std::int64_t last = first + block < problem.length ? first + block : problem.length;
+    const std::int64_t first = item / problem.channels * block;
+    const std::int64_t last = first + block < problem.tokens() ? first + block : problem.tokens();
     problem.walk(
-        row, first, last,
+        first, last,
         [&](const Run& run, std::int64_t t0, std::int64_t t1) {
           if constexpr (Taps == 0)
             any_taps(run, t0, t1, c);
           else
             fixed_taps(run, t0, t1, c);
         },
-        [&](std::int64_t t0, std::int64_t t1) {
+        [&](std::int64_t row, std::int64_t t0, std::int64_t t1) {
           for (std::int64_t t = t0; t < t1; ++t) problem.out(row, t, c) = T(0);
         });
   }
@@ -145,7 +87,7 @@ struct ChannelKernel {
   }
 };
 
-/// One host thread per row, block of tokens and block of channels, for channels at unit stride. A tile of inputs, the
+/// One host thread per block of tokens and block of channels, for channels at unit stride. A tile of inputs, the
 /// history included, is converted once into fast memory; sums then run over whole vectors of channels.
 template <Scalar T, class Exec, int Taps>
 struct HostKernel {
@@ -153,7 +95,7 @@ struct HostKernel {
   static constexpr std::int64_t block = 256;  // tokens of one item
   static constexpr int rows = 16;             // tokens of one tile
   static constexpr int width = 128;           // channels of one tile
-  static constexpr int tap_room = Taps == 0 ? max_taps : Taps;
+  static constexpr int tap_room = Taps == 0 ? impl::max_conv_taps : Taps;
 
   struct Tile {
     A inputs[rows + tap_room - 1][width];
@@ -167,17 +109,14 @@ struct HostKernel {
   std::int64_t strips;
 
   explicit HostKernel(const Problem<T, Exec>& p)
-      : problem(p), blocks((p.length + block - 1) / block), strips((p.channels + width - 1) / width) {}
+      : problem(p), blocks((p.tokens() + block - 1) / block), strips((p.channels + width - 1) / width) {}
 
-  [[nodiscard]] std::int64_t items() const {
-    return static_cast<std::int64_t>(problem.out.extent(0)) * blocks * strips;
-  }
+  [[nodiscard]] std::int64_t items() const { return blocks * strips; }
 
   KOKKOS_FUNCTION void operator()(std::int64_t item) const {
     const std::int64_t channel = item % strips * width;
-    const std::int64_t row = item / strips / blocks;
-    const std::int64_t first = item / strips % blocks * block;
-    const std::int64_t last = first + block < problem.length ? first + block : problem.length;
+    const std::int64_t first = item / strips * block;
+    const std::int64_t last = first + block < problem.tokens() ? first + block : problem.tokens();
     const auto columns = static_cast<int>(channel + width < problem.channels ? width : problem.channels - channel);
     Tile tile;
     for (int c = 0; c < columns; ++c) {
@@ -185,9 +124,9 @@ struct HostKernel {
       tile.bias[c] = problem.bias_of(channel + c);
     }
     problem.walk(
-        row, first, last,
+        first, last,
         [&](const Run& run, std::int64_t t0, std::int64_t t1) { convolve(tile, run, t0, t1, channel, columns); },
-        [&](std::int64_t t0, std::int64_t t1) {
+        [&](std::int64_t row, std::int64_t t0, std::int64_t t1) {
           for (std::int64_t t = t0; t < t1; ++t) {
             T* out = &problem.out(row, t, channel);
             for (int c = 0; c < columns; ++c) out[c] = T(0);
@@ -280,22 +219,10 @@ void launch_for_taps(const Exec& exec, const std::string& label, const Problem<T
 template <Scalar T, class Exec>
 void check(const CausalConv1dArguments<T, Exec>& arguments, const SequenceRuns& runs) {
   const char* name = "krait::causal_conv1d";
+  impl::check_conv_input(name, arguments, runs);
   const auto channels = static_cast<std::int64_t>(arguments.weight.extent(0));
   const auto taps = static_cast<std::int64_t>(arguments.weight.extent(1));
-  KRAIT_REQUIRE(ConfigError, 1 <= taps && taps <= max_taps, name, ": weight has ", taps, " taps, expected 1 to ",
-                max_taps);
-  if (is_absent(arguments.x_map)) {
-    impl::require_extents(name, "x", extents(arguments.x), {runs.rows(), runs.length(), channels});
-  } else {
-    impl::require_extents(name, "x_map", extents(arguments.x_map), {runs.length()});
-    impl::require_extents(name, "x", extents(arguments.x),
-                          {runs.rows(), static_cast<std::int64_t>(arguments.x.extent(1)), channels});
-  }
   impl::require_extents(name, "out", extents(arguments.out), {runs.rows(), runs.length(), channels});
-  if (!is_absent(arguments.bias)) impl::require_extents(name, "bias", extents(arguments.bias), {channels});
-  if (!arguments.initial_states.absent())
-    impl::require_extents(name, "initial_states", arguments.initial_states.extents(),
-                          {runs.states(), channels, taps - 1});
   if (!is_absent(arguments.final_states))
     impl::require_extents(name, "final_states", extents(arguments.final_states), {runs.states(), channels, taps - 1});
 }
@@ -310,17 +237,7 @@ void causal_conv1d(const Exec& exec, const CausalConv1dArguments<T, Exec>& argum
   const Kokkos::Profiling::ScopedRegion region(label);
   check(arguments, runs);
 
-  const Problem<T, Exec> problem{arguments.x,
-                                 arguments.weight,
-                                 arguments.bias,
-                                 arguments.initial_states,
-                                 arguments.out,
-                                 arguments.x_map,
-                                 runs.on<typename Exec::memory_space>(),
-                                 runs.length(),
-                                 static_cast<std::int64_t>(arguments.weight.extent(0)),
-                                 static_cast<int>(arguments.weight.extent(1)),
-                                 arguments.activation == Activation::silu};
+  const Problem<T, Exec> problem{impl::conv_input<T, Exec>(arguments, runs), arguments.out};
   if constexpr (impl::is_host_execution<Exec>) {
     if (by_tiles)
       launch_for_taps<HostKernel>(exec, label, problem);

@@ -5,10 +5,10 @@
 #include <algorithm>
 #include <string>
 
-#include <krait/core/error.hpp>
 #include <krait/core/instantiate.hpp>
 #include <krait/core/kokkos_shims.hpp>
 #include <krait/ops/checks.hpp>
+#include <krait/ops/gated_rms_norm_input.hpp>
 #include <krait/tile/tile.hpp>
 
 namespace krait {
@@ -16,24 +16,22 @@ namespace {
 
 /// The call, as both kernels see it. An item is one group of features of one token.
 template <Scalar T, class Exec>
-struct Problem {
-  using A = accumulator_t<T>;
-
-  Tensor<const T***, Exec> x;
-  Tensor<const T***, Exec> z;
-  Tensor<const A*, Exec> weight;
-  Tensor<const A*, Exec> bias;
+struct Problem : impl::NormInput<T, Exec> {
   Tensor<T***, Exec> out;
-  std::int64_t group_size;
-  std::int64_t groups;
+  Tensor<accumulator_t<T>***, Exec> rstd;
   std::int64_t items;
-  bool gate_first;
-  bool gate_last;
-  bool normalize;
-  A epsilon;
 
-  [[nodiscard]] KOKKOS_FUNCTION A scale(A sum_of_squares) const {
-    return normalize ? A(1) / Kokkos::sqrt(sum_of_squares / static_cast<A>(group_size) + epsilon) : A(1);
+  /// Where an item lies.
+  struct Place {
+    std::int64_t row;
+    std::int64_t token;
+    std::int64_t group;
+    std::int64_t first;  ///< feature
+  };
+  [[nodiscard]] KOKKOS_FUNCTION Place place(std::int64_t item) const {
+    const std::int64_t group = item % this->groups;
+    const std::int64_t token = item / this->groups;
+    return {token / this->length, token % this->length, group, group * this->group_size};
   }
 };
 
@@ -47,36 +45,28 @@ struct TeamKernel {
   Problem<T, Exec> problem;
 
   KOKKOS_FUNCTION void operator()(const typename Policy::member_type& team) const {
-    const auto length = static_cast<std::int64_t>(problem.x.extent(1));
     for (std::int64_t item = team.league_rank(); item < problem.items; item += team.league_size()) {
-      const std::int64_t first = item % problem.groups * problem.group_size;
-      const std::int64_t token = item / problem.groups % length;
-      const std::int64_t row = item / problem.groups / length;
+      const auto place = problem.place(item);
       A squares = 0;
       if (problem.normalize) {
         Kokkos::parallel_reduce(
             Kokkos::TeamThreadRange(team, problem.group_size),
             [&](std::int64_t i, A& sum) {
-              const A v = input(row, token, first + i);
+              const A v = problem.normalized(place.row, place.token, place.first + i);
               sum += v * v;
             },
             squares);
       }
       const A scale = problem.scale(squares);
       Kokkos::parallel_for(Kokkos::TeamThreadRange(team, problem.group_size), [&](std::int64_t i) {
-        const std::int64_t f = first + i;
-        A value = input(row, token, f) * scale;
-        if (problem.weight.data() != nullptr) value *= problem.weight(f);
-        if (problem.bias.data() != nullptr) value += problem.bias(f);
-        if (problem.gate_last) value *= tile::silu(static_cast<A>(problem.z(row, token, f)));
-        problem.out(row, token, f) = static_cast<T>(value);
+        const std::int64_t f = place.first + i;
+        A value = problem.normalized(place.row, place.token, f) * scale * problem.weight_of(f) + problem.bias_of(f);
+        if (problem.gate_last) value *= tile::silu(static_cast<A>(problem.z(place.row, place.token, f)));
+        problem.out(place.row, place.token, f) = static_cast<T>(value);
       });
+      if (problem.rstd.data() != nullptr)
+        Kokkos::single(Kokkos::PerTeam(team), [&]() { problem.rstd(place.row, place.token, place.group) = scale; });
     }
-  }
-
-  [[nodiscard]] KOKKOS_FUNCTION A input(std::int64_t row, std::int64_t token, std::int64_t f) const {
-    const auto v = static_cast<A>(problem.x(row, token, f));
-    return problem.gate_first ? v * tile::silu(static_cast<A>(problem.z(row, token, f))) : v;
   }
 };
 
@@ -91,13 +81,12 @@ struct HostKernel {
   Problem<T, Exec> problem;
 
   KOKKOS_FUNCTION void operator()(std::int64_t item) const {
-    const auto length = static_cast<std::int64_t>(problem.x.extent(1));
-    const std::int64_t first = item % problem.groups * problem.group_size;
-    const std::int64_t token = item / problem.groups % length;
-    const std::int64_t row = item / problem.groups / length;
-    const T* x = &problem.x(row, token, first);
-    const T* z = problem.z.data() == nullptr ? x : &problem.z(row, token, first);  // without a gate z is not read
-    T* out = &problem.out(row, token, first);
+    const auto place = problem.place(item);
+    const T* x = &problem.x(place.row, place.token, place.first);
+    const T* z = problem.z.data() == nullptr
+                     ? x
+                     : &problem.z(place.row, place.token, place.first);  // without a gate z is not read
+    T* out = &problem.out(place.row, place.token, place.first);
     A values[block];
 
     A partial[lanes] = {};
@@ -109,10 +98,11 @@ struct HostKernel {
     A squares = 0;
     for (const A sum : partial) squares += sum;
     const A scale = problem.scale(squares);
+    if (problem.rstd.data() != nullptr) problem.rstd(place.row, place.token, place.group) = scale;
     for (std::int64_t begin = 0; begin < problem.group_size; begin += block) {
       const std::int64_t count = count_from(begin);
       if (problem.group_size > block) load(x + begin, z + begin, count, values);
-      finish(first + begin, scale, z + begin, count, values);
+      finish(place.first + begin, scale, z + begin, count, values);
       for (std::int64_t i = 0; i < count; ++i) out[begin + i] = static_cast<T>(values[i]);
     }
   }
@@ -153,18 +143,10 @@ struct HostKernel {
 };
 
 template <Scalar T, class Exec>
-void check(const GatedRmsNormArguments<T, Exec>& arguments, std::int64_t group_size) {
+void check(const GatedRmsNormArguments<T, Exec>& arguments) {
   const char* name = "krait::gated_rms_norm";
-  const auto features = static_cast<std::int64_t>(arguments.x.extent(2));
   impl::require_extents(name, "out", extents(arguments.out), extents(arguments.x));
-  if (!is_absent(arguments.z)) impl::require_extents(name, "z", extents(arguments.z), extents(arguments.x));
-  if (!is_absent(arguments.weight)) impl::require_extents(name, "weight", extents(arguments.weight), {features});
-  if (!is_absent(arguments.bias)) impl::require_extents(name, "bias", extents(arguments.bias), {features});
-  KRAIT_REQUIRE(ConfigError, !arguments.normalize || !is_absent(arguments.weight) || features == 0, name,
-                ": weight is absent, expected one of extent ", features, " or normalize == false");
-  KRAIT_REQUIRE(ConfigError, arguments.group_size >= 0 && (features == 0 || features % group_size == 0), name,
-                ": group_size is ", arguments.group_size, ", expected a divisor of the ", features, " features");
-  KRAIT_REQUIRE(ConfigError, arguments.epsilon >= 0, name, ": epsilon is ", arguments.epsilon, ", expected at least 0");
+  impl::check_norm_input(name, arguments);
 }
 
 template <class View>
@@ -182,26 +164,13 @@ void gated_rms_norm(const Exec& exec, const GatedRmsNormArguments<T, Exec>& argu
   const std::string label = impl::operator_label<T>(
       "krait::gated_rms_norm", unit ? "host" : (impl::is_host_execution<Exec> ? "host_strided" : "device"));
   const Kokkos::Profiling::ScopedRegion region(label);
-  const auto features = static_cast<Index>(arguments.x.extent(2));
-  const Index group_size = arguments.group_size == 0 ? features : arguments.group_size;
-  check(arguments, group_size);
+  check(arguments);
   if (arguments.x.size() == 0) return;
 
-  const bool gate = !is_absent(arguments.z);
-  const Index groups = features / group_size;
-  const Index items = static_cast<Index>(arguments.x.extent(0)) * static_cast<Index>(arguments.x.extent(1)) * groups;
-  const Problem<T, Exec> problem{arguments.x,
-                                 arguments.z,
-                                 arguments.weight,
-                                 arguments.bias,
-                                 arguments.out,
-                                 group_size,
-                                 groups,
-                                 items,
-                                 gate && !arguments.norm_before_gate,
-                                 gate && arguments.norm_before_gate,
-                                 arguments.normalize,
-                                 static_cast<accumulator_t<T>>(arguments.epsilon)};
+  const auto input = impl::norm_input<T, Exec>(arguments);
+  const Index items =
+      static_cast<Index>(arguments.x.extent(0)) * static_cast<Index>(arguments.x.extent(1)) * input.groups;
+  const Problem<T, Exec> problem{input, arguments.out, arguments.rstd, items};
   if constexpr (impl::is_host_execution<Exec>) {
     if (unit) {
       Kokkos::parallel_for(label, Kokkos::RangePolicy<Exec, Kokkos::IndexType<Index>>(exec, 0, items),

@@ -17,7 +17,8 @@ struct GatedRmsNormArguments {
   Tensor<const accumulator_t<T>*, Exec> weight;  ///< (d); absent together with `normalize == false` only
   Tensor<const accumulator_t<T>*, Exec> bias;    ///< (d), optional
   Tensor<T***, Exec> out;                        ///< (b, L, d); may be x itself
-  /// (b, L, d / group_size), optional: 1 / sqrt(mean square + epsilon) of each group, for gated_rms_norm_backward().
+  /// (b, L, d / group_size), optional: 1 / sqrt(mean square + epsilon) of each group, 1 without `normalize`; for
+  /// gated_rms_norm_backward().
   Tensor<accumulator_t<T>***, Exec> rstd = {};
   std::int64_t group_size = 0;  ///< features that share a mean square; divides d; 0 means d
   bool norm_before_gate = false;

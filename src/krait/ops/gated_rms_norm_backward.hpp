@@ -29,10 +29,11 @@ struct GatedRmsNormBackwardArguments {
   Tensor<const T***, Exec> dout;                 ///< (b, L, d)
   Tensor<T***, Exec> dx;                         ///< (b, L, d); may be dout itself
   Tensor<T***, Exec> dz;                         ///< (b, L, d); given together with z
-  Tensor<accumulator_t<T>*, Exec> dweight;       ///< (d), optional, added to
+  Tensor<accumulator_t<T>*, Exec> dweight;       ///< (d), optional, added to; only with weight
   Tensor<accumulator_t<T>*, Exec> dbias;         ///< (d), optional, added to; only with bias
   Tensor<T***, Exec> out;                        ///< (b, L, d), optional: the output of the forward once more
-  /// At least gated_rms_norm_backward_workspace_bytes() bytes; its contents mean nothing before or after the call.
+  /// At least gated_rms_norm_backward_workspace_bytes() bytes; its contents mean nothing before or after the call. Not
+  /// needed without dweight and dbias.
   Tensor<std::byte*, Exec> workspace;
 };
 
@@ -51,8 +52,9 @@ std::size_t gated_rms_norm_backward_workspace_bytes(std::int64_t rows, std::int6
 /// Sums run in a fixed order: same bits in every call, with any number of threads.
 /// Source of the formulas: the derivative of the definition at gated_rms_norm().
 ///
-/// \throws ShapeError when an extent disagrees, ConfigError when group_size does not divide d, CapacityError when the
-///         workspace is too small
+/// \throws ShapeError when an extent disagrees, ConfigError when group_size does not divide d or a gradient is given
+/// for
+///         what is not, CapacityError when the workspace is too small
 template <Scalar T, class Exec>
 void gated_rms_norm_backward(const Exec& exec, const GatedRmsNormBackwardArguments<T, Exec>& arguments);
 

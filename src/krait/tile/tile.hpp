@@ -25,6 +25,7 @@ using generic::load;
 using generic::scale_rows;
 using generic::sigmoid;
 using generic::silu;
+using generic::silu_derivative;
 using generic::softplus;
 
 }  // namespace krait::tile

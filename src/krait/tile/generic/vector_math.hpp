@@ -68,4 +68,13 @@ KOKKOS_INLINE_FUNCTION V silu(V v) {
   return v * sigmoid(v);
 }
 
+/// d silu / dv = sigmoid(v) (1 + v (1 - sigmoid(v))); 1 - sigmoid(v) is formed without cancellation.
+template <class V>
+KOKKOS_INLINE_FUNCTION V silu_derivative(V v) {
+  const V e = decay(-Kokkos::abs(v));
+  const V larger = V(1) / (V(1) + e);
+  const V smaller = e * larger;
+  return v >= V(0) ? larger * (V(1) + v * smaller) : smaller * (V(1) + v * larger);
+}
+
 }  // namespace krait::tile::generic

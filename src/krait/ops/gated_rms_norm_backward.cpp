@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include <krait/ops/gated_rms_norm_backward.hpp>
+
+#include <Kokkos_Profiling_ScopedRegion.hpp>
+#include <algorithm>
+#include <string>
+
+#include <krait/core/error.hpp>
+#include <krait/core/instantiate.hpp>
+#include <krait/core/kokkos_shims.hpp>
+#include <krait/ops/checks.hpp>
+#include <krait/ops/gated_rms_norm_input.hpp>
+#include <krait/ops/partial_sums.hpp>
+#include <krait/tile/tile.hpp>
+
+namespace krait {
+namespace {
+
+/// The call, as every kernel sees it. An item is one group of features of one block of tokens.
+template <Scalar T, class Exec>
+struct Problem : impl::NormInput<T, Exec> {
+  using A = accumulator_t<T>;
+
+  Tensor<const A***, Exec> rstd;
+  Tensor<const T***, Exec> dout;
+  Tensor<T***, Exec> dx;
+  Tensor<T***, Exec> dz;
+  Tensor<T***, Exec> out;
+  impl::TokenBlocks blocks;
+  impl::PartialSums<A> sums;  // terms: dweight, dbias
+
+  [[nodiscard]] std::int64_t items() const { return blocks.count * this->groups; }
+};
+
+template <class Exec>
+impl::TokenBlocks token_blocks(std::int64_t rows, std::int64_t length) {
+  return {rows * length, impl::is_host_execution<Exec> ? 32 : 16};
+}
+
+/// One team per item; any strides. A thread meets the same features in every sweep over a group, and the reductions
+/// between them end all reading of the first, so dx may be dout.
+template <Scalar T, class Exec>
+struct TeamKernel {
+  using A = accumulator_t<T>;
+  using Policy = Kokkos::TeamPolicy<Exec>;
+  using Member = typename Policy::member_type;
+
+  Problem<T, Exec> problem;
+
+  KOKKOS_FUNCTION void operator()(const Member& team) const {
+    for (std::int64_t item = team.league_rank(); item < problem.blocks.count * problem.groups;
+         item += team.league_size()) {
+      const std::int64_t block = item / problem.groups;
+      const std::int64_t group = item % problem.groups;
+      for (std::int64_t token = problem.blocks.begin(block); token < problem.blocks.end(block); ++token)
+        differentiate(team, block, group, token);
+    }
+  }
+
+ private:
+  /// One feature of one token: what is derived from the inputs before any sum over the group.
+  struct Element {
+    A gate;             // silu(z), 1 without a gate
+    A gate_derivative;  // silu'(z)
+    A x;
+    A v;  // what is normalised
+    A dout;
+    A dy;  // gradient of the normalised value after weight and bias
+    A weight;
+  };
+
+  [[nodiscard]] KOKKOS_FUNCTION Element element(std::int64_t row, std::int64_t t, std::int64_t f) const {
+    Element e{};
+    const A z = problem.gated() ? static_cast<A>(problem.z(row, t, f)) : A(0);
+    e.gate = problem.gated() ? tile::silu(z) : A(1);
+    e.gate_derivative = problem.gated() ? tile::silu_derivative(z) : A(0);
+    e.x = static_cast<A>(problem.x(row, t, f));
+    e.v = problem.gate_first ? e.x * e.gate : e.x;
+    e.dout = static_cast<A>(problem.dout(row, t, f));
+    e.dy = problem.gate_last ? e.dout * e.gate : e.dout;
+    e.weight = problem.weight_of(f);
+    return e;
+  }
+
+  KOKKOS_FUNCTION void differentiate(const Member& team, std::int64_t block, std::int64_t group,
+                                     std::int64_t token) const {
+    const std::int64_t row = token / problem.length;
+    const std::int64_t t = token % problem.length;
+    const std::int64_t first = group * problem.group_size;
+    const A r = reciprocal_root(team, row, t, group);
+    A c = 0;  // mean of n weight dy over the group
+    if (problem.normalize) {
+      Kokkos::parallel_reduce(
+          Kokkos::TeamThreadRange(team, problem.group_size),
+          [&](std::int64_t i, A& sum) {
+            const Element e = element(row, t, first + i);
+            sum += e.v * e.weight * e.dy;
+          },
+          c);
+      c *= r / static_cast<A>(problem.group_size);
+    }
+    const bool fresh = token == problem.blocks.begin(block);
+    Kokkos::parallel_for(Kokkos::TeamThreadRange(team, problem.group_size), [&](std::int64_t i) {
+      const std::int64_t f = first + i;
+      const Element e = element(row, t, f);
+      const A n = e.v * r;
+      const A y = n * e.weight + problem.bias_of(f);
+      const A dv = (e.weight * e.dy - n * c) * r;
+      if (problem.gated())
+        problem.dz(row, t, f) = static_cast<T>((problem.gate_first ? dv * e.x : e.dout * y) * e.gate_derivative);
+      problem.dx(row, t, f) = static_cast<T>(problem.gate_first ? dv * e.gate : dv);
+      if (problem.out.data() != nullptr) problem.out(row, t, f) = static_cast<T>(problem.gate_last ? y * e.gate : y);
+      if (problem.sums.data != nullptr) {
+        A& dweight = problem.sums.row(block, 0)[f];
+        A& dbias = problem.sums.row(block, 1)[f];
+        dweight = (fresh ? A(0) : dweight) + e.dy * n;
+        dbias = (fresh ? A(0) : dbias) + e.dy;
+      }
+    });
+  }
+
+  [[nodiscard]] KOKKOS_FUNCTION A reciprocal_root(const Member& team, std::int64_t row, std::int64_t t,
+                                                  std::int64_t group) const {
+    if (!problem.normalize) return A(1);
+    if (problem.rstd.data() != nullptr) return problem.rstd(row, t, group);
+    A squares = 0;
+    Kokkos::parallel_reduce(
+        Kokkos::TeamThreadRange(team, problem.group_size),
+        [&](std::int64_t i, A& sum) {
+          const A v = problem.normalized(row, t, group * problem.group_size + i);
+          sum += v * v;
+        },
+        squares);
+    return problem.scale(squares);
+  }
+};
+
+constexpr const char* function_name = "krait::gated_rms_norm_backward";
+
+template <Scalar T, class Exec>
+void check(const GatedRmsNormBackwardArguments<T, Exec>& arguments) {
+  const char* name = function_name;
+  impl::check_norm_input(name, arguments);
+  const auto shape = extents(arguments.x);
+  impl::require_extents(name, "dout", extents(arguments.dout), shape);
+  impl::require_extents(name, "dx", extents(arguments.dx), shape);
+  KRAIT_REQUIRE(ConfigError, is_absent(arguments.z) == is_absent(arguments.dz), name, ": dz is ",
+                is_absent(arguments.dz) ? "absent" : "given", " and z is ", is_absent(arguments.z) ? "absent" : "given",
+                ", expected both or neither");
+  if (!is_absent(arguments.dz)) impl::require_extents(name, "dz", extents(arguments.dz), shape);
+  if (!is_absent(arguments.out)) impl::require_extents(name, "out", extents(arguments.out), shape);
+  if (!is_absent(arguments.dweight)) {
+    KRAIT_REQUIRE(ConfigError, !is_absent(arguments.weight), name, ": dweight is given, expected it only with weight");
+    impl::require_extents(name, "dweight", extents(arguments.dweight), {shape[2]});
+  }
+  if (!is_absent(arguments.dbias)) {
+    KRAIT_REQUIRE(ConfigError, !is_absent(arguments.bias), name, ": dbias is given, expected it only with bias");
+    impl::require_extents(name, "dbias", extents(arguments.dbias), {shape[2]});
+  }
+}
+
+}  // namespace
+
+template <Scalar T, class Exec>
+std::size_t gated_rms_norm_backward_workspace_bytes(std::int64_t rows, std::int64_t length, std::int64_t features) {
+  return impl::PartialSums<accumulator_t<T>>::bytes(token_blocks<Exec>(rows, length), 2, features);
+}
+
+template <Scalar T, class Exec>
+void gated_rms_norm_backward(const Exec& exec, const GatedRmsNormBackwardArguments<T, Exec>& arguments) {
+  using A = accumulator_t<T>;
+  const std::string label =
+      impl::operator_label<T>(function_name, impl::is_host_execution<Exec> ? "host_strided" : "device");
+  const Kokkos::Profiling::ScopedRegion region(label);
+  check(arguments);
+  if (arguments.x.size() == 0) return;
+
+  const auto blocks = token_blocks<Exec>(static_cast<std::int64_t>(arguments.x.extent(0)),
+                                         static_cast<std::int64_t>(arguments.x.extent(1)));
+  impl::PartialSums<A> sums{};
+  if (!is_absent(arguments.dweight) || !is_absent(arguments.dbias))
+    sums = impl::partial_sums<A, Exec>(function_name, arguments.workspace, blocks, 2,
+                                       static_cast<std::int64_t>(arguments.x.extent(2)));
+  const Problem<T, Exec> problem{impl::norm_input<T, Exec>(arguments),
+                                 arguments.rstd,
+                                 arguments.dout,
+                                 arguments.dx,
+                                 arguments.dz,
+                                 arguments.out,
+                                 blocks,
+                                 sums};
+  constexpr int team_size = impl::is_host_execution<Exec> ? 1 : 128;
+  const auto league = static_cast<int>(std::min<std::int64_t>(problem.items(), std::int64_t(1) << 20));
+  Kokkos::parallel_for(label, Kokkos::TeamPolicy<Exec>(exec, league, team_size), TeamKernel<T, Exec>{problem});
+  if (!is_absent(arguments.dweight))
+    impl::add_partial_sums(exec, label + "::dweight", sums, blocks, 0, impl::as_column<A, Exec>(arguments.dweight));
+  if (!is_absent(arguments.dbias))
+    impl::add_partial_sums(exec, label + "::dbias", sums, blocks, 1, impl::as_column<A, Exec>(arguments.dbias));
+}
+
+#define KRAIT_INSTANTIATE(T, EXEC)                                                                                 \
+  template std::size_t gated_rms_norm_backward_workspace_bytes<T, EXEC>(std::int64_t, std::int64_t, std::int64_t); \
+  template void gated_rms_norm_backward<T, EXEC>(const EXEC&, const GatedRmsNormBackwardArguments<T, EXEC>&);
+KRAIT_FOR_EACH_SCALAR_AND_SPACE(KRAIT_INSTANTIATE)
+#undef KRAIT_INSTANTIATE
+
+}  // namespace krait
