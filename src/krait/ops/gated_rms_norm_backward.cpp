@@ -4,6 +4,7 @@
 #include <Kokkos_Profiling_ScopedRegion.hpp>
 #include <algorithm>
 #include <string>
+#include <vector>
 
 #include <krait/core/error.hpp>
 #include <krait/core/instantiate.hpp>
@@ -142,6 +143,7 @@ void check(const GatedRmsNormBackwardArguments<T, Exec>& arguments) {
   const char* name = function_name;
   impl::check_norm_input(name, arguments);
   const auto shape = extents(arguments.x);
+  const std::vector<std::int64_t> features(1, shape[2]);
   impl::require_extents(name, "dout", extents(arguments.dout), shape);
   impl::require_extents(name, "dx", extents(arguments.dx), shape);
   KRAIT_REQUIRE(ConfigError, is_absent(arguments.z) == is_absent(arguments.dz), name, ": dz is ",
@@ -151,11 +153,11 @@ void check(const GatedRmsNormBackwardArguments<T, Exec>& arguments) {
   if (!is_absent(arguments.out)) impl::require_extents(name, "out", extents(arguments.out), shape);
   if (!is_absent(arguments.dweight)) {
     KRAIT_REQUIRE(ConfigError, !is_absent(arguments.weight), name, ": dweight is given, expected it only with weight");
-    impl::require_extents(name, "dweight", extents(arguments.dweight), {shape[2]});
+    impl::require_extents(name, "dweight", extents(arguments.dweight), features);
   }
   if (!is_absent(arguments.dbias)) {
     KRAIT_REQUIRE(ConfigError, !is_absent(arguments.bias), name, ": dbias is given, expected it only with bias");
-    impl::require_extents(name, "dbias", extents(arguments.dbias), {shape[2]});
+    impl::require_extents(name, "dbias", extents(arguments.dbias), features);
   }
 }
 
