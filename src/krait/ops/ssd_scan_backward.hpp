@@ -50,7 +50,23 @@ struct SsdScanBackwardArguments {
   Tensor<accumulator_t<T>****, Exec> dinitial_states;  ///< (n, H, P, N), optional; 0 for states of no run
 };
 
+namespace impl {
+
+/// How the work of a call is dealt out. An item is a block of heads over a segment of a row; a worker is a team, which
+/// walks item after item with one set of states. What items leave to be added up has a place per item.
+struct SsdScanBackwardWork {
+  std::int64_t items = 0;
+  std::int64_t workers = 0;
+  std::int64_t parts = 0;        ///< of a segment
+  std::int64_t kept_chunks = 0;  ///< chunks of a part: those whose entering states a worker keeps at a time
+};
+
+}  // namespace impl
+
 /// Holds the shape, the options and the workspace of the backward of a scan. Not copyable; may be used again and again.
+///
+/// The workspace holds the states that enter the chunks, for as many heads at a time as there are workers (bounded:
+/// beyond about 128 MiB per thread, states are recomputed once more), and partial sums of dB and dC.
 template <Scalar T, class Exec = Kokkos::DefaultExecutionSpace>
 class SsdScanBackwardPlan {
  public:
@@ -59,19 +75,28 @@ class SsdScanBackwardPlan {
   SsdScanBackwardPlan(const Exec& exec, const SsdScanShape& shape, const SsdScanOptions& options = {},
                       const impl::SsdScanBackwardTiling& tiling = {});
 
-  [[nodiscard]] const SsdScanShape& shape() const { return shape_; }
+  [[nodiscard]] const SsdScanShape& shape() const { return sweep_.shape(); }
   /// With everything that was left open filled in (heads_per_group, segments, the chunk in use).
   [[nodiscard]] const SsdScanOptions& options() const { return options_; }
   [[nodiscard]] const impl::SsdScanBackwardTiling& tiling() const { return tiling_; }
-  [[nodiscard]] std::int64_t segment_length() const { return segment_length_; }
+  [[nodiscard]] std::int64_t segment_length() const { return sweep_.segment_length(); }
+  /// Of the plan and the plan in it.
   [[nodiscard]] std::size_t workspace_bytes() const;
   [[nodiscard]] Workspace<Exec>& workspace() const { return workspace_; }
 
+  /// \name What the kernels ask
+  /// \{
+  /// Plan of the sweep that finds the states which enter the segments.
+  [[nodiscard]] const SsdScanPlan<T, Exec>& sweep() const { return sweep_; }
+  [[nodiscard]] impl::HeadBlocks head_blocks() const;
+  [[nodiscard]] const impl::SsdScanBackwardWork& work() const { return work_; }
+  /// \}
+
  private:
-  SsdScanShape shape_;
   SsdScanOptions options_;
   impl::SsdScanBackwardTiling tiling_;
-  std::int64_t segment_length_ = 0;
+  SsdScanPlan<T, Exec> sweep_;
+  impl::SsdScanBackwardWork work_;
   mutable Workspace<Exec> workspace_;
 };
 

@@ -2,7 +2,10 @@
 #pragma once
 
 /// \file
-/// How the backward of a scan is cut into pieces of work.
+/// How the backward of a scan is cut into pieces of work, and what of it lies in a team's scratch memory.
+
+#include <Kokkos_Core.hpp>
+#include <cstdint>
 
 namespace krait::impl {
 
@@ -10,8 +13,95 @@ namespace krait::impl {
 struct SsdScanBackwardTiling {
   int chunk = 0;          ///< tokens at a time
   int head_block = 0;     ///< heads of one group that a team walks together, sharing <C, B> and the sums dB and dC
+  int kept_chunks = 0;    ///< chunks whose entering states are kept at a time; a longer segment is recomputed in parts
   int team_size = 0;      ///< threads
   int scratch_level = 0;  ///< 0 on chip, 1 in global memory; on hosts both are ordinary memory
+};
+
+/// Places of the tiles in scratch memory, counted in accumulators from its beginning. Tiles whose rows are tokens have
+/// stride `stride`, padded by one on a GPU, where transposing would meet one memory bank.
+struct SsdScanBackwardScratch {
+  KOKKOS_INLINE_FUNCTION SsdScanBackwardScratch(std::int64_t chunk, std::int64_t head_dim, std::int64_t d_state,
+                                                std::int64_t pad)
+      : stride(chunk + pad),
+        b(0),
+        c(b + d_state * stride),
+        db(c + d_state * stride),
+        dc(db + d_state * stride),
+        entering(dc + d_state * stride),
+        scores(entering + d_state * stride),
+        dscores(scores + chunk * chunk),
+        weights(dscores + chunk * chunk),
+        pairs(weights + chunk * chunk),
+        x(pairs + chunk * chunk),
+        dy(x + chunk * head_dim),
+        du(dy + chunk * head_dim),
+        x_columns(du + chunk * head_dim),
+        dy_columns(x_columns + head_dim * stride),
+        state_dots(dy_columns + head_dim * stride),
+        channel_dots(state_dots + d_state),
+        vectors(channel_dots + head_dim),
+        count(vectors + vector_count * chunk) {}
+
+  static constexpr int vector_count = 10;
+
+  std::int64_t stride;
+  std::int64_t b;             ///< (N, chunk)
+  std::int64_t c;             ///< (N, chunk)
+  std::int64_t db;            ///< (N, chunk), summed over the heads of the block, as are dc and dscores
+  std::int64_t dc;            ///< (N, chunk)
+  std::int64_t entering;      ///< (N, chunk): what the entering state adds to dC, of one head
+  std::int64_t scores;        ///< (chunk, chunk): <C_m, B_k>
+  std::int64_t dscores;       ///< (chunk, chunk): their gradient
+  std::int64_t weights;       ///< (chunk, chunk): scores times decays
+  std::int64_t pairs;         ///< (chunk, chunk): <dy_m, x_k>, then times the weights, then sums of these
+  std::int64_t x;             ///< (chunk, P)
+  std::int64_t dy;            ///< (chunk, P)
+  std::int64_t du;            ///< (chunk, P): gradient of delta x
+  std::int64_t x_columns;     ///< (P, chunk): x transposed
+  std::int64_t dy_columns;    ///< (P, chunk)
+  std::int64_t state_dots;    ///< (N)
+  std::int64_t channel_dots;  ///< (P)
+  std::int64_t vectors;       ///< per token, see SsdScanBackwardTeam
+  std::int64_t count;
+};
+
+/// Heads [begin, end) of a call; none when begin == end.
+struct HeadRange {
+  int begin = 0;
+  int end = 0;
+};
+
+/// The heads of a call in blocks of one group each. Sums over the heads of a group are formed block by block, so this
+/// partition depends on the shape alone.
+struct HeadBlocks {
+  std::int64_t heads = 0, heads_per_group = 1, first_head = 0, groups = 0;
+  int head_block = 1;
+
+  /// The most that a group has.
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION std::int64_t per_group() const {
+    const std::int64_t most = heads < heads_per_group ? heads : heads_per_group;
+    return (most + head_block - 1) / head_block;
+  }
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION std::int64_t count() const { return groups * per_group(); }
+
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION HeadRange block(std::int64_t group, std::int64_t index) const {
+    const std::int64_t first = within(group * heads_per_group - first_head);
+    const std::int64_t last = within((group + 1) * heads_per_group - first_head);
+    const std::int64_t begin = first + index * head_block;
+    if (begin >= last) return {};
+    return {static_cast<int>(begin), static_cast<int>(begin + head_block < last ? begin + head_block : last)};
+  }
+
+  /// Whether every group has one block: then there is nothing to be added up.
+  [[nodiscard]] bool one_per_group() const {
+    return per_group() == 1 && first_head < heads_per_group && first_head + heads > (groups - 1) * heads_per_group;
+  }
+
+ private:
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION std::int64_t within(std::int64_t head) const {
+    return head < 0 ? 0 : (head < heads ? head : heads);
+  }
 };
 
 }  // namespace krait::impl

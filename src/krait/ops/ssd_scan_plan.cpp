@@ -5,6 +5,7 @@
 #include <krait/core/instantiate.hpp>
 #include <krait/core/kokkos_shims.hpp>
 #include <krait/ops/ssd_scan.hpp>
+#include <krait/ops/ssd_scan_inputs.hpp>
 #include <krait/ops/ssd_scan_workspace.hpp>
 
 namespace krait {
@@ -86,40 +87,14 @@ std::int64_t choose_segments(const Exec& exec, const SsdScanShape& shape, const 
                                   std::max<std::int64_t>(1, wanted / teams));
 }
 
-void require_valid(const SsdScanShape& shape, const SsdScanOptions& options) {
-  const auto require = [](bool condition, const char* name, auto value, const char* expected) {
-    KRAIT_REQUIRE(ConfigError, condition, "krait::SsdScanPlan: ", name, " = ", value, ", expected ", expected);
-  };
-  require(shape.batch >= 0, "batch", shape.batch, "0 or more");
-  require(shape.length >= 0, "length", shape.length, "0 or more");
-  require(shape.heads >= 1, "heads", shape.heads, "1 or more");
-  require(shape.head_dim >= 1, "head_dim", shape.head_dim, "1 or more");
-  require(shape.groups >= 1, "groups", shape.groups, "1 or more");
-  require(shape.d_state >= 1, "d_state", shape.d_state, "1 or more");
-  require(options.chunk_size >= 1, "chunk_size", options.chunk_size, "1 or more");
-  require(options.segments >= 0, "segments", options.segments, "0 or more");
-  require(options.heads_per_group >= 0, "heads_per_group", options.heads_per_group, "0 or more");
-  require(options.first_head >= 0, "first_head", options.first_head, "0 or more");
-  KRAIT_REQUIRE(ConfigError, options.dt_min <= options.dt_max, "krait::SsdScanPlan: the range of the step size is [",
-                options.dt_min, ", ", options.dt_max, "], expected dt_min <= dt_max");
-  KRAIT_REQUIRE(ConfigError, options.heads_per_group > 0 || shape.heads % shape.groups == 0,
-                "krait::SsdScanPlan: heads = ", shape.heads, " are not divisible by groups = ", shape.groups,
-                "; set heads_per_group where heads begin or end inside a group");
-}
-
 }  // namespace
 
 template <Scalar T, class Exec>
 SsdScanPlan<T, Exec>::SsdScanPlan(const Exec& exec, const SsdScanShape& shape, const SsdScanOptions& options,
                                   const impl::SsdScanTiling& tiling)
-    : shape_(shape), options_(options), workspace_("krait::ssd_scan_workspace") {
-  require_valid(shape, options);
-  if (options_.heads_per_group == 0) options_.heads_per_group = shape.heads / shape.groups;
-  const std::int64_t last_group = (options_.first_head + shape.heads - 1) / options_.heads_per_group;
-  KRAIT_REQUIRE(ConfigError, last_group < shape.groups, "krait::SsdScanPlan: heads ", options_.first_head, " to ",
-                options_.first_head + shape.heads - 1, " of ", options_.heads_per_group, " per group read group ",
-                last_group, ", expected less than groups = ", shape.groups);
-
+    : shape_(shape),
+      options_(impl::complete_scan_options("krait::SsdScanPlan", shape, options)),
+      workspace_("krait::ssd_scan_workspace") {
   tiling_ = choose_tiling<accumulator_t<T>>(exec, shape, options.chunk_size, tiling);
   options_.chunk_size = tiling_.chunk;
   const std::int64_t segments = options.segments > 0 ? options.segments : choose_segments(exec, shape, tiling_);

@@ -8,6 +8,7 @@
 /// `team.team_barrier()` between them. Every thread of the team calls every piece.
 
 #include <krait/tile/generic/chunk_math.hpp>
+#include <krait/tile/generic/dots.hpp>
 #include <krait/tile/generic/elementwise.hpp>
 #include <krait/tile/generic/gemm.hpp>
 #include <krait/tile/generic/vector_math.hpp>
@@ -15,6 +16,7 @@
 
 namespace krait::tile {
 
+using generic::column_dots;
 using generic::cumulative_sum;
 using generic::decay;
 using generic::decay_weights;
@@ -22,10 +24,12 @@ using generic::fill;
 using generic::for_each;
 using generic::gemm;
 using generic::load;
+using generic::row_dots;
 using generic::scale_rows;
 using generic::sigmoid;
 using generic::silu;
 using generic::silu_derivative;
 using generic::softplus;
+using generic::sum_below;
 
 }  // namespace krait::tile

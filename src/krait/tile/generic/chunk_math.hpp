@@ -6,6 +6,7 @@
 
 #include <Kokkos_Core.hpp>
 
+#include <krait/core/kokkos_shims.hpp>
 #include <krait/tile/generic/elementwise.hpp>
 #include <krait/tile/generic/vector_math.hpp>
 #include <krait/tile/matrix.hpp>
@@ -39,6 +40,22 @@ KOKKOS_INLINE_FUNCTION void decay_weights(const Member& team, int count, const V
   for_each(team, count, count, [=](int m, int k) {
     w(m, k) = k <= m ? w(m, k) * decay((high[m] - high[k]) + (low[m] - low[k])) * scale[k] : V(0);
   });
+}
+
+/// a(i, j) becomes the sum of a(i, j), a(i + 1, j), ..., a(rows - 1, j).
+template <class Member, class V>
+KOKKOS_INLINE_FUNCTION void sum_below(const Member& team, int rows, int columns, Matrix<V> a) {
+  if constexpr (impl::is_host_execution<typename Member::execution_space>) {
+    Kokkos::single(Kokkos::PerTeam(team), [=]() {
+      for (int i = rows - 2; i >= 0; --i) {
+        for (int j = 0; j < columns; ++j) a.data[i * a.row + j] += a.data[(i + 1) * a.row + j];
+      }
+    });
+  } else {
+    Kokkos::parallel_for(Kokkos::TeamThreadRange(team, columns), [=](int j) {
+      for (int i = rows - 2; i >= 0; --i) a(i, j) += a(i + 1, j);
+    });
+  }
 }
 
 }  // namespace krait::tile::generic

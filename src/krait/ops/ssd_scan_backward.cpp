@@ -1,0 +1,775 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include <Kokkos_Core.hpp>
+#include <Kokkos_Profiling_ScopedRegion.hpp>
+#include <cstddef>
+#include <cstdint>
+#include <krait/core/error.hpp>
+#include <krait/core/instantiate.hpp>
+#include <krait/core/kokkos_shims.hpp>
+#include <krait/ops/checks.hpp>
+#include <krait/ops/segment.hpp>
+#include <krait/ops/ssd_scan_backward.hpp>
+#include <krait/ops/ssd_scan_backward_workspace.hpp>
+#include <krait/ops/ssd_scan_inputs.hpp>
+#include <krait/ops/ssd_scan_segments.hpp>
+#include <krait/ops/ssd_scan_team.hpp>
+#include <krait/ops/ssd_scan_workspace.hpp>
+#include <krait/ops/strided.hpp>
+#include <krait/tile/tile.hpp>
+#include <string>
+
+namespace krait {
+
+namespace impl {
+
+namespace {
+
+/// What a kernel needs to know of the call.
+template <Scalar T, class Exec>
+struct ScanBackwardCall : ScanInputs<T, Exec> {
+  using V = accumulator_t<T>;
+  using ScanInputs<T, Exec>::ScanInputs;
+
+  Strided<const T, 4> y, dout;
+  MixedTensor<T, 4, Exec> dfinal_states;
+  Strided<T, 4> dx, dB, dC, dz;
+  Strided<T, 3> ddt;
+  Strided<V, 4> dinitial_states;
+
+  // The workspace, see SsdScanBackwardWorkspace.
+  const V* boundary_states;
+  const V* boundary_gradients;
+  V *states, *part_states, *run_states, *gradients;
+  V *dB_sums, *dC_sums;  ///< null where dB and dC are final
+  V *dA_sums, *ddt_bias_sums, *dD_sums;
+
+  HeadBlocks blocks;
+  SsdScanBackwardWork work;
+  SsdScanBackwardTiling tiling;
+};
+
+/// A run, or its part in one segment, as a team walks it.
+struct Stretch {
+  std::int64_t begin, end;
+  std::int64_t state;   ///< of the run
+  bool begins, ends;    ///< whether the run does so here, and not in another segment
+  bool enters, leaves;  ///< whether a state enters, and whether a gradient comes from behind; otherwise it is zero
+};
+
+/// A worker. Walks the segment of an item forwards, keeping the states that enter the chunks, and then backwards; with
+/// many chunks it does so part by part, from the last to the first.
+template <Scalar T, class Exec>
+class ScanBackwardTeam {
+ public:
+  using V = accumulator_t<T>;
+  using Member = typename Kokkos::TeamPolicy<Exec>::member_type;
+  using Call = ScanBackwardCall<T, Exec>;
+  template <class E>
+  using Matrix = tile::Matrix<E>;
+
+  static constexpr int pad = is_host_execution<Exec> ? 0 : 1;
+  /// Of the tiles in scratch memory, in bytes: a cache line.
+  static constexpr std::size_t alignment = 64;
+
+  KOKKOS_INLINE_FUNCTION ScanBackwardTeam(const Call& call, const Member& team) : call_(call), team_(team) {
+    const SsdScanBackwardScratch scratch(call.tiling.chunk, call.head_dim, call.d_state, pad);
+    const std::int64_t chunk = call.tiling.chunk;
+    V* base = static_cast<V*>(team.team_scratch(call.tiling.scratch_level)
+                                  .get_shmem_aligned(static_cast<std::size_t>(scratch.count) * sizeof(V), alignment));
+    b_ = {base + scratch.b, scratch.stride, 1};
+    c_ = {base + scratch.c, scratch.stride, 1};
+    db_ = {base + scratch.db, scratch.stride, 1};
+    dc_ = {base + scratch.dc, scratch.stride, 1};
+    entering_ = {base + scratch.entering, scratch.stride, 1};
+    scores_ = {base + scratch.scores, chunk, 1};
+    dscores_ = {base + scratch.dscores, chunk, 1};
+    weights_ = {base + scratch.weights, chunk, 1};
+    pairs_ = {base + scratch.pairs, chunk, 1};
+    x_ = {base + scratch.x, call.head_dim, 1};
+    dy_ = {base + scratch.dy, call.head_dim, 1};
+    du_ = {base + scratch.du, call.head_dim, 1};
+    x_columns_ = {base + scratch.x_columns, scratch.stride, 1};
+    dy_columns_ = {base + scratch.dy_columns, scratch.stride, 1};
+    state_dots_ = base + scratch.state_dots;
+    channel_dots_ = base + scratch.channel_dots;
+    delta_ = base + scratch.vectors;
+    slope_ = delta_ + chunk;
+    log_decay_ = slope_ + chunk;
+    high_ = log_decay_ + chunk;
+    low_ = high_ + chunk;
+    enter_ = low_ + chunk;
+    leave_ = enter_ + chunk;
+    from_behind_ = leave_ + chunk;
+    from_before_ = from_behind_ + chunk;
+    between_ = from_before_ + chunk;
+  }
+
+  KOKKOS_INLINE_FUNCTION void walk(std::int64_t item) {
+    std::int64_t rest = item;
+    const std::int64_t per_group = call_.blocks.per_group();
+    const std::int64_t index = rest % per_group;
+    rest /= per_group;
+    group_ = rest % call_.blocks.groups;
+    rest /= call_.blocks.groups;
+    segment_ = rest % call_.segments;
+    row_ = rest / call_.segments;
+    heads_ = call_.blocks.block(group_, index);
+    block_ = group_ * per_group + index;
+    tokens_ = call_.segment(segment_);
+    if (heads_.begin == heads_.end) return;
+
+    clear_sums();
+    for_tokens_of_no_run();
+    const std::int64_t part = part_length();
+    const std::int64_t last = tokens_.begin < tokens_.end ? (tokens_.end - tokens_.begin - 1) / part : 0;
+    for (std::int64_t p = 0; p < last; ++p) walk_forwards(p, true);
+    for (std::int64_t p = last; p >= 0; --p) {
+      walk_forwards(p, false);
+      walk_backwards(p);
+    }
+  }
+
+ private:
+  // Where things are.
+
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION std::int64_t part_length() const {
+    return call_.work.kept_chunks * call_.tiling.chunk;
+  }
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION TokenRange part_tokens(std::int64_t part) const {
+    const std::int64_t begin = tokens_.begin + part * part_length();
+    return {begin, begin + part_length() < tokens_.end ? begin + part_length() : tokens_.end};
+  }
+
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION Matrix<V> state_of(V* states, std::int64_t set, int head) const {
+    const std::int64_t place = set * call_.blocks.head_block + (head - heads_.begin);
+    return {states + place * call_.head_dim * call_.d_state, call_.head_dim, 1};
+  }
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION Matrix<V> gradient_of(int head) const {
+    return state_of(call_.gradients, team_.league_rank(), head);
+  }
+  /// The state that enters the chunk from token t on. Chunks behind the first of a run begin a chunk's length apart,
+  /// so that each has a place of its own.
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION Matrix<V> entering_state(const Stretch& run, std::int64_t t, int head) const {
+    const std::int64_t worker = team_.league_rank();
+    if (t == run.begin) return state_of(call_.run_states, worker, head);
+    const std::int64_t chunk = (t - tokens_.begin) / call_.tiling.chunk;
+    const std::int64_t before = (t - call_.tiling.chunk - tokens_.begin) / part_length();
+    const std::int64_t part = (t - tokens_.begin) / part_length();
+    if (part != before) return state_of(call_.part_states, worker * (call_.work.parts - 1) + part - 1, head);
+    return state_of(call_.states, worker * call_.work.kept_chunks + chunk % call_.work.kept_chunks, head);
+  }
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION Matrix<const V> boundary(const V* states, std::int64_t index, int head) const {
+    const std::int64_t place = (row_ * (call_.segments - 1) + index) * call_.heads + head;
+    return {states + place * call_.head_dim * call_.d_state, call_.head_dim, 1};
+  }
+  /// The place of a head in the tables of partial sums.
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION std::int64_t sum_index(int head) const {
+    return (row_ * call_.segments + segment_) * call_.heads + head;
+  }
+
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION Stretch stretch_of(const Run& run) const {
+    Stretch stretch;
+    stretch.begins = run.begin >= tokens_.begin;
+    stretch.ends = run.end <= tokens_.end;
+    stretch.begin = stretch.begins ? run.begin : tokens_.begin;
+    stretch.end = stretch.ends ? run.end : tokens_.end;
+    stretch.state = run.state;
+    stretch.enters = !stretch.begins || !call_.initial_states.absent();
+    stretch.leaves = !stretch.ends || !call_.dfinal_states.absent();
+    return stretch;
+  }
+
+  // What is done once per item.
+
+  KOKKOS_INLINE_FUNCTION void clear_sums() const {
+    for (int head = heads_.begin; head < heads_.end; ++head) {
+      const std::int64_t index = sum_index(head);
+      Kokkos::single(Kokkos::PerTeam(team_), [&]() {
+        call_.dA_sums[index] = V(0);
+        call_.ddt_bias_sums[index] = V(0);
+      });
+      tile::fill(team_, 1, call_.head_dim, V(0), Matrix<V>{call_.dD_sums + index * call_.head_dim, 0, 1});
+    }
+    team_.team_barrier();
+  }
+
+  /// Gradients of padding tokens: zeros. Through an empty run, the gradient of the state passes unchanged.
+  KOKKOS_INLINE_FUNCTION void for_tokens_of_no_run() const {
+    const TokenRange found = call_.runs_of(row_, tokens_);
+    std::int64_t done = tokens_.begin;
+    for (std::int64_t i = found.begin; i < found.end; ++i) {
+      const Stretch run = stretch_of(call_.runs[i]);
+      clear_gradients(done, run.begin);
+      done = run.end;
+      if (run.begin < run.end || !call_.dinitial_states.given()) continue;
+      for (int head = heads_.begin; head < heads_.end; ++head) {
+        tile::for_each(team_, call_.head_dim, call_.d_state, [&](int p, int n) {
+          call_.dinitial_states(run.state, head, p, n) =
+              call_.dfinal_states.absent() ? V(0) : call_.dfinal_states(run.state, head, p, n);
+        });
+      }
+    }
+    clear_gradients(done, tokens_.end);
+  }
+
+  KOKKOS_INLINE_FUNCTION void clear_gradients(std::int64_t first, std::int64_t last) const {
+    constexpr std::int64_t most = 1024;
+    for (std::int64_t from = first; from < last; from += most) {
+      const int count = static_cast<int>(last - from < most ? last - from : most);
+      for (int head = heads_.begin; head < heads_.end; ++head) {
+        tile::for_each(team_, count, call_.head_dim, [&](int j, int p) {
+          call_.dx(row_, from + j, head, p) = T(0);
+          if (call_.dz.given()) call_.dz(row_, from + j, head, p) = T(0);
+        });
+        tile::for_each(team_, 1, count, [&](int, int j) { call_.ddt(row_, call_.dt_place(from + j), head) = T(0); });
+      }
+      tile::for_each(team_, count, call_.d_state, [&](int j, int n) {
+        store_group_gradient(call_.dB, call_.dB_sums, from + j, n, V(0));
+        store_group_gradient(call_.dC, call_.dC_sums, from + j, n, V(0));
+      });
+    }
+  }
+
+  /// An element of dB or dC: final, or one of the partial sums.
+  KOKKOS_INLINE_FUNCTION void store_group_gradient(const Strided<T, 4>& out, V* sums, std::int64_t token, int n,
+                                                   V value) const {
+    if (sums == nullptr) {
+      out(row_, token, group_, n) = static_cast<T>(value);
+    } else {
+      sums[((row_ * call_.length + token) * call_.blocks.count() + block_) * call_.d_state + n] = value;
+    }
+  }
+
+  // The two sweeps over a part.
+
+  /// Keeps the states that enter the part's chunks; with `cross`, also the one that enters the next part.
+  KOKKOS_INLINE_FUNCTION void walk_forwards(std::int64_t part, bool cross) const {
+    const TokenRange tokens = part_tokens(part);
+    const std::int64_t chunk = call_.tiling.chunk;
+    const std::int64_t last = call_.first_run_from(row_, tokens.end);
+    for (std::int64_t i = call_.first_run_to(row_, tokens.begin + 1); i < last; ++i) {
+      const Stretch run = stretch_of(call_.runs[i]);
+      std::int64_t t = first_chunk(run, tokens.begin);
+      if (t == run.begin && run.begin + chunk < run.end) load_run_states(run);
+      for (; t < tokens.end && t + chunk < run.end; t += chunk) {
+        if (t + chunk >= tokens.end && !cross) break;
+        load_group(call_.B, t, static_cast<int>(chunk), b_);
+        for (int head = heads_.begin; head < heads_.end; ++head) advance_state(run, t, head);
+      }
+    }
+  }
+
+  KOKKOS_INLINE_FUNCTION void walk_backwards(std::int64_t part) const {
+    const TokenRange tokens = part_tokens(part);
+    const std::int64_t chunk = call_.tiling.chunk;
+    const std::int64_t first = call_.first_run_to(row_, tokens.begin + 1);
+    for (std::int64_t i = call_.first_run_from(row_, tokens.end) - 1; i >= first; --i) {
+      const Stretch run = stretch_of(call_.runs[i]);
+      const std::int64_t from = first_chunk(run, tokens.begin);
+      const std::int64_t behind = run.end < tokens.end ? run.end : tokens.end;
+      if (from >= behind) continue;
+      for (std::int64_t t = from + (behind - from - 1) / chunk * chunk; t >= from; t -= chunk) {
+        const std::int64_t left = run.end - t;
+        reverse_chunk(run, t, static_cast<int>(left < chunk ? left : chunk));
+      }
+    }
+  }
+
+  /// The first chunk of a run that begins at or behind a token.
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION std::int64_t first_chunk(const Stretch& run, std::int64_t token) const {
+    const std::int64_t chunk = call_.tiling.chunk;
+    return token <= run.begin ? run.begin : run.begin + (token - run.begin + chunk - 1) / chunk * chunk;
+  }
+
+  KOKKOS_INLINE_FUNCTION void load_run_states(const Stretch& run) const {
+    for (int head = heads_.begin; head < heads_.end; ++head) {
+      load_state(run.begins, call_.initial_states, run.state, call_.boundary_states, segment_ - 1, head,
+                 entering_state(run, run.begin, head));
+    }
+    team_.team_barrier();
+  }
+
+  KOKKOS_INLINE_FUNCTION void load_final_gradients(const Stretch& run) const {
+    for (int head = heads_.begin; head < heads_.end; ++head) {
+      load_state(run.ends, call_.dfinal_states, run.state, call_.boundary_gradients, segment_, head, gradient_of(head));
+    }
+    team_.team_barrier();
+  }
+
+  /// A state, or its gradient, at an end of a run: given by the caller, or zero. Elsewhere it comes over the boundary
+  /// of two segments.
+  KOKKOS_INLINE_FUNCTION void load_state(bool at_end, const MixedTensor<T, 4, Exec>& given, std::int64_t state,
+                                         const V* boundaries, std::int64_t index, int head, Matrix<V> to) const {
+    if (!at_end) {
+      tile::load(team_, call_.d_state, call_.head_dim, boundary(boundaries, index, head), to);
+    } else if (given.absent()) {
+      tile::fill(team_, call_.d_state, call_.head_dim, V(0), to);
+    } else {
+      tile::for_each(team_, call_.head_dim, call_.d_state, [&](int p, int n) { to(n, p) = given(state, head, p, n); });
+    }
+  }
+
+  /// B or C of a chunk, transposed.
+  KOKKOS_INLINE_FUNCTION void load_group(const Strided<const T, 4>& from, std::int64_t first, int count,
+                                         Matrix<V> to) const {
+    tile::load(team_, count, call_.d_state,
+               Matrix<const T>{&from(row_, first, group_, 0), from.stride[1], from.stride[3]}, to.transposed());
+  }
+  KOKKOS_INLINE_FUNCTION void load_x(std::int64_t first, int count, int head) const {
+    tile::load(team_, count, call_.head_dim,
+               Matrix<const T>{&call_.x(row_, first, head, 0), call_.x.stride[1], call_.x.stride[3]}, x_);
+  }
+  KOKKOS_INLINE_FUNCTION void load_steps(std::int64_t first, int count, int head) const {
+    const V A = call_.A(head);
+    const V bias = call_.bias(head);
+    tile::for_each(team_, 1, count, [&](int, int j) {
+      const V raw = call_.raw_step(row_, first + j, head, bias);
+      delta_[j] = call_.step(raw);
+      slope_[j] = call_.step_slope(raw);
+      log_decay_[j] = delta_[j] * A;
+    });
+  }
+  /// The factors of each token from the beginning and to the end of the chunk.
+  KOKKOS_INLINE_FUNCTION void chunk_factors(int count) const {
+    tile::for_each(team_, 1, count, [&](int, int j) {
+      enter_[j] = tile::decay(high_[j] + low_[j]);
+      leave_[j] = tile::decay((high_[count - 1] - high_[j]) + (low_[count - 1] - low_[j]));
+    });
+  }
+
+  /// The state behind a whole chunk, as the forward forms it. B is loaded.
+  KOKKOS_INLINE_FUNCTION void advance_state(const Stretch& run, std::int64_t t, int head) const {
+    const int count = call_.tiling.chunk;
+    const Matrix<V> to = entering_state(run, t + count, head);
+    load_steps(t, count, head);
+    load_x(t, count, head);
+    tile::load(team_, call_.d_state, call_.head_dim, entering_state(run, t, head), to);
+    team_.team_barrier();
+    tile::cumulative_sum(team_, count, log_decay_, high_, low_);
+    team_.team_barrier();
+    chunk_factors(count);
+    team_.team_barrier();
+    tile::for_each(team_, count, call_.head_dim, [&](int k, int p) { x_(k, p) *= leave_[k] * delta_[k]; });
+    team_.team_barrier();
+    tile::gemm(team_, call_.d_state, call_.head_dim, count, b_, x_, enter_[count - 1], to);
+    team_.team_barrier();
+  }
+
+  /// All gradients of a chunk; the gradient of the state moves from its end to its beginning.
+  KOKKOS_INLINE_FUNCTION void reverse_chunk(const Stretch& run, std::int64_t t, int count) const {
+    if (t == run.begin) load_run_states(run);
+    if (t + count == run.end) load_final_gradients(run);
+    load_group(call_.B, t, count, b_);
+    load_group(call_.C, t, count, c_);
+    tile::fill(team_, call_.d_state, count, V(0), db_);
+    tile::fill(team_, call_.d_state, count, V(0), dc_);
+    tile::fill(team_, count, count, V(0), dscores_);
+    team_.team_barrier();
+    tile::gemm(team_, count, count, call_.d_state, c_.transposed(), b_, V(0), scores_);
+    team_.team_barrier();
+
+    for (int head = heads_.begin; head < heads_.end; ++head) reverse_head(run, t, count, head);
+
+    tile::load(team_, count, count, dscores_, weights_.transposed());
+    team_.team_barrier();
+    tile::gemm(team_, call_.d_state, count, count, c_, dscores_, V(1), db_);
+    tile::gemm(team_, call_.d_state, count, count, b_, weights_, V(1), dc_);
+    team_.team_barrier();
+    tile::for_each(team_, count, call_.d_state, [&](int j, int n) {
+      store_group_gradient(call_.dB, call_.dB_sums, t + j, n, db_(n, j));
+      store_group_gradient(call_.dC, call_.dC_sums, t + j, n, dc_(n, j));
+    });
+    team_.team_barrier();
+  }
+
+  KOKKOS_INLINE_FUNCTION void reverse_head(const Stretch& run, std::int64_t t, int count, int head) const {
+    const int P = call_.head_dim;
+    const int N = call_.d_state;
+    const Matrix<V> state = entering_state(run, t, head);
+    const Matrix<V> gradient = gradient_of(head);
+    const bool enters = run.enters || t > run.begin;
+    const bool leaves = run.leaves || t + count < run.end;
+
+    load_steps(t, count, head);
+    load_x(t, count, head);
+    load_output_gradients(t, count, head);
+    team_.team_barrier();
+
+    // The products that need no decays: <dS, B_k> and <dy_m, x_k>.
+    tile::cumulative_sum(team_, count, log_decay_, high_, low_);
+    tile::load(team_, count, P, x_, x_columns_.transposed());
+    tile::column_dots(team_, count, P, x_, dy_, channel_dots_);
+    if (leaves) tile::gemm(team_, count, P, N, b_.transposed(), gradient, V(0), du_);
+    team_.team_barrier();
+    tile::gemm(team_, count, count, P, dy_, x_columns_, V(0), pairs_);
+    chunk_factors(count);
+    V* dD = call_.dD_sums + sum_index(head) * P;
+    tile::for_each(team_, 1, P, [&](int, int p) { dD[p] += channel_dots_[p]; });
+    team_.team_barrier();
+
+    // The decays meet them.
+    decay_pairs(count);
+    if (leaves) tile::scale_rows(team_, count, P, leave_, du_);
+    team_.team_barrier();
+    tile::sum_below(team_, count, count, pairs_);
+    if (leaves) {
+      tile::row_dots(team_, count, P, du_, x_, from_behind_);
+      tile::for_each(team_, P, count, [&](int p, int k) { x_columns_(p, k) *= leave_[k] * delta_[k]; });
+    } else {
+      tile::for_each(team_, 1, count, [&](int, int k) { from_behind_[k] = V(0); });
+    }
+    team_.team_barrier();
+    tile::gemm(team_, count, P, count, weights_.transposed(), dy_, leaves ? V(1) : V(0), du_);
+    if (leaves) tile::gemm(team_, N, count, P, gradient, x_columns_, V(1), db_);
+    team_.team_barrier();
+
+    // dx; from here on dy is what reaches the beginning of the chunk.
+    tile::for_each(team_, count, P, [&](int k, int p) {
+      const V skip = call_.D.given() ? call_.D(head, p) * dy_(k, p) : V(0);
+      call_.dx(row_, t + k, head, p) = static_cast<T>(delta_[k] * du_(k, p) + skip);
+      dy_(k, p) *= enter_[k];
+      dy_columns_(p, k) = dy_(k, p);
+    });
+    team_.team_barrier();
+    if (enters) {
+      tile::gemm(team_, N, count, P, state, dy_columns_, V(0), entering_);
+      if (leaves) tile::row_dots(team_, N, P, state, gradient, state_dots_);
+    }
+    sum_between(count);
+    team_.team_barrier();
+    tile::gemm(team_, N, P, count, c_, dy_, leaves ? enter_[count - 1] : V(0), gradient);
+    if (enters) {
+      tile::column_dots(team_, N, count, entering_, c_, from_before_);
+      tile::for_each(team_, N, count, [&](int n, int m) { dc_(n, m) += entering_(n, m); });
+    } else {
+      tile::for_each(team_, 1, count, [&](int, int m) { from_before_[m] = V(0); });
+    }
+    team_.team_barrier();
+
+    store_step_gradients(t, count, head, enters && leaves);
+    if (t == run.begin && run.begins && call_.dinitial_states.given()) {
+      tile::for_each(team_, P, N, [&](int p, int n) { call_.dinitial_states(run.state, head, p, n) = gradient(n, p); });
+    }
+    team_.team_barrier();
+  }
+
+  /// dy, and the gradients of the gate.
+  KOKKOS_INLINE_FUNCTION void load_output_gradients(std::int64_t t, int count, int head) const {
+    tile::for_each(team_, count, call_.head_dim, [&](int m, int p) {
+      V value = static_cast<V>(call_.dout(row_, call_.out_place(t + m), head, p));
+      if (call_.z.given()) {
+        const V z = static_cast<V>(call_.z(row_, t + m, head, p));
+        const V y = static_cast<V>(call_.y(row_, t + m, head, p));
+        call_.dz(row_, t + m, head, p) = static_cast<T>(value * y * tile::silu_derivative(z));
+        value *= tile::silu(z);
+      }
+      dy_(m, p) = value;
+    });
+  }
+
+  /// Weights of token k in output m, their gradient, and the product of the two: what the pair adds to <du_k, x_k>.
+  KOKKOS_INLINE_FUNCTION void decay_pairs(int count) const {
+    const Matrix<V> scores = scores_, dscores = dscores_, weights = weights_, pairs = pairs_;
+    const V *high = high_, *low = low_, *delta = delta_;
+    tile::for_each(team_, count, count, [=](int m, int k) {
+      const V factor = k <= m ? tile::decay((high[m] - high[k]) + (low[m] - low[k])) : V(0);
+      const V weight = k <= m ? scores(m, k) * factor : V(0);
+      dscores(m, k) += k <= m ? pairs(m, k) * factor * delta[k] : V(0);
+      weights(m, k) = weight;
+      pairs(m, k) = k <= m ? pairs(m, k) * weight : V(0);
+    });
+  }
+
+  /// What the pairs on both sides of token j add to the gradient of its log-decay: k < j <= m.
+  KOKKOS_INLINE_FUNCTION void sum_between(int count) const {
+    Kokkos::parallel_for(Kokkos::TeamThreadRange(team_, count), [&](int j) {
+      V sum = V(0);
+      for (int k = 0; k < j; ++k) sum += delta_[k] * pairs_(j, k);
+      between_[j] = sum;
+    });
+  }
+
+  /// ddt, and what the chunk adds to dA and ddt_bias. The log-decay of token j acts on the pairs around it, on what
+  /// the entering state contributes to the outputs from j on, on what the inputs before j contribute to the leaving
+  /// state, and on the way of the entering state through the chunk.
+  KOKKOS_INLINE_FUNCTION void store_step_gradients(std::int64_t t, int count, int head, bool through) const {
+    Kokkos::single(Kokkos::PerTeam(team_), [&]() {
+      const V A = call_.A(head);
+      V outputs = V(0);
+      if (through) {
+        for (int n = 0; n < call_.d_state; ++n) outputs += state_dots_[n];
+        outputs *= enter_[count - 1];
+      }
+      for (int j = count - 1; j >= 0; --j) {
+        outputs += from_before_[j];
+        between_[j] += outputs;
+      }
+      V inputs = V(0);
+      V dA = V(0);
+      V ddt_bias = V(0);
+      for (int j = 0; j < count; ++j) {
+        const V dlog_decay = between_[j] + inputs;
+        inputs += delta_[j] * from_behind_[j];
+        const V ddelta = A * dlog_decay + from_behind_[j] + pairs_(0, j);
+        const V ddt = slope_[j] * ddelta;
+        call_.ddt(row_, call_.dt_place(t + j), head) = static_cast<T>(ddt);
+        dA += delta_[j] * dlog_decay;
+        ddt_bias += ddt;
+      }
+      call_.dA_sums[sum_index(head)] += dA;
+      call_.ddt_bias_sums[sum_index(head)] += ddt_bias;
+    });
+  }
+
+  const Call& call_;
+  const Member& team_;
+  std::int64_t row_ = 0, segment_ = 0, group_ = 0, block_ = 0;
+  TokenRange tokens_;
+  HeadRange heads_;
+  Matrix<V> b_, c_, db_, dc_, entering_, scores_, dscores_, weights_, pairs_, x_, dy_, du_, x_columns_, dy_columns_;
+  V *state_dots_, *channel_dots_;
+  V *delta_, *slope_, *log_decay_, *high_, *low_, *enter_, *leave_;
+  V* from_behind_;  ///< e^(abar_last - abar_k) <dS B_k, x_k>
+  V* from_before_;  ///< e^(abar_m) <S_in C_m, dy_m>
+  V* between_;      ///< gradient of the log-decay, as it comes together
+};
+
+template <Scalar T, class Exec>
+struct ScanBackward {
+  ScanBackwardCall<T, Exec> call;
+
+  KOKKOS_FUNCTION void operator()(const typename Kokkos::TeamPolicy<Exec>::member_type& team) const {
+    ScanBackwardTeam<T, Exec> worker(call, team);
+    for (std::int64_t item = team.league_rank(); item < call.work.items; item += call.work.workers) worker.walk(item);
+  }
+};
+
+/// dB and dC: the sums over the blocks of a group, in ascending order.
+template <Scalar T, class Exec>
+struct SumBlocks {
+  using V = accumulator_t<T>;
+  Strided<T, 4> dB, dC;
+  const V *dB_sums, *dC_sums;
+  HeadBlocks blocks;
+  std::int64_t length, d_state;
+
+  KOKKOS_FUNCTION void operator()(std::int64_t i) const {
+    const std::int64_t n = i % d_state;
+    const std::int64_t group = i / d_state % blocks.groups;
+    const std::int64_t token = i / d_state / blocks.groups;
+    const std::int64_t per_group = blocks.per_group();
+    V b = V(0);
+    V c = V(0);
+    for (std::int64_t block = 0; block < per_group; ++block) {
+      const HeadRange heads = blocks.block(group, block);
+      if (heads.begin == heads.end) break;
+      const std::int64_t place = ((token * blocks.groups + group) * per_group + block) * d_state + n;
+      b += dB_sums[place];
+      c += dC_sums[place];
+    }
+    dB(token / length, token % length, group, n) = static_cast<T>(b);
+    dC(token / length, token % length, group, n) = static_cast<T>(c);
+  }
+};
+
+/// The gradients of the parameters: the sums over rows and segments, in ascending order.
+template <class V>
+struct SumParameters {
+  Strided<V, 1> dA, ddt_bias, dD;
+  Strided<V, 2> dD_per_channel;
+  const V *dA_sums, *ddt_bias_sums, *dD_sums;
+  std::int64_t stretches;
+  std::int64_t heads, head_dim;
+
+  KOKKOS_FUNCTION void operator()(std::int64_t head) const {
+    V A = V(0);
+    V bias = V(0);
+    for (std::int64_t s = 0; s < stretches; ++s) {
+      A += dA_sums[s * heads + head];
+      bias += ddt_bias_sums[s * heads + head];
+    }
+    if (dA.given()) dA(head) += A;
+    if (ddt_bias.given()) ddt_bias(head) += bias;
+    if (!dD.given() && !dD_per_channel.given()) return;
+    V skip = V(0);
+    for (std::int64_t p = 0; p < head_dim; ++p) {
+      V channel = V(0);
+      for (std::int64_t s = 0; s < stretches; ++s) channel += dD_sums[(s * heads + head) * head_dim + p];
+      if (dD_per_channel.given()) dD_per_channel(head, p) += channel;
+      skip += channel;
+    }
+    if (dD.given()) dD(head) += skip;
+  }
+};
+
+/// Zeros for states that no run names; the others are overwritten later.
+template <class V>
+struct ClearStates {
+  Strided<V, 4> states;
+  std::int64_t heads, head_dim, d_state;
+
+  KOKKOS_FUNCTION void operator()(std::int64_t i) const {
+    states(i / d_state / head_dim / heads, i / d_state / head_dim % heads, i / d_state % head_dim, i % d_state) = V(0);
+  }
+};
+
+template <Scalar T, class Exec>
+void require_valid(const SsdScanShape& shape, const SsdScanBackwardArguments<T, Exec>& a, const SequenceRuns& runs) {
+  constexpr const char* function = "krait::ssd_scan_backward";
+  const std::int64_t b = shape.batch, L = shape.length, H = shape.heads, P = shape.head_dim, G = shape.groups,
+                     N = shape.d_state;
+  require_scan_inputs<T>(function, shape, a, "dout", a.dout, runs);
+  const auto require = [&](const char* name, const auto& view, const std::vector<std::int64_t>& expected) {
+    require_extents(function, name, extents(view), expected);
+  };
+  const auto require_optional = [&](const char* name, const auto& view, const std::vector<std::int64_t>& expected) {
+    if (!is_absent(view)) require(name, view, expected);
+  };
+  const auto require_partner = [&](const char* name, const auto& gradient, const char* partner, const auto& view) {
+    KRAIT_REQUIRE(ConfigError, is_absent(gradient) || !is_absent(view), function, ": ", name, " is given without ",
+                  partner, ", expected together with it only");
+  };
+  require_partner("y", a.y, "z", a.z);
+  require_partner("dz", a.dz, "z", a.z);
+  require_partner("dD", a.dD, "D", a.D);
+  require_partner("dD_per_channel", a.dD_per_channel, "D_per_channel", a.D_per_channel);
+  require_partner("ddt_bias", a.ddt_bias, "dt_bias", a.dt_bias);
+  if (!is_absent(a.z)) {
+    require("y", a.y, {b, L, H, P});
+    require("dz", a.dz, {b, L, H, P});
+  }
+  require("dx", a.dx, {b, L, H, P});
+  require("ddt", a.ddt, {b, is_absent(a.dt_map) ? L : a.dt.extent(1), H});
+  require("dB", a.dB, {b, L, G, N});
+  require("dC", a.dC, {b, L, G, N});
+  require_optional("dA", a.dA, {H});
+  require_optional("dD", a.dD, {H});
+  require_optional("dD_per_channel", a.dD_per_channel, {H, P});
+  require_optional("ddt_bias", a.ddt_bias, {H});
+  require_optional("dinitial_states", a.dinitial_states, {runs.states(), H, P, N});
+  if (!a.dfinal_states.absent()) {
+    require_extents(function, "dfinal_states", a.dfinal_states.extents(), {runs.states(), H, P, N});
+  }
+}
+
+/// The sweep that finds the states which enter the segments, and the one that finds the gradients which leave them.
+template <Scalar T, class Exec>
+struct Sweeps {
+  SweepCall<T, Exec> states, gradients;
+
+  Sweeps(const SsdScanBackwardPlan<T, Exec>& plan, const SsdScanBackwardArguments<T, Exec>& a, const SequenceRuns& runs)
+      : states(plan, a, runs), gradients(states) {
+    using V = accumulator_t<T>;
+    using Decay = SegmentDecay<V>;
+    const SsdScanWorkspace<T> forward(plan.shape(), plan.options().segments);
+    const SsdScanBackwardWorkspace<T> backward(plan.shape(), plan.options().segments, plan.head_blocks(), plan.work());
+    states.set_tiling(plan.sweep().tiling());
+    states.segment_states = plan.sweep().workspace().template at<V>(forward.states);
+    states.segment_decays = plan.sweep().workspace().template at<Decay>(forward.decays);
+    gradients.set_tiling(plan.sweep().tiling());
+    gradients.segment_states = plan.workspace().template at<V>(backward.boundary_gradients);
+    gradients.segment_decays = plan.workspace().template at<Decay>(backward.boundary_decays);
+  }
+};
+
+template <Scalar T, class Exec>
+ScanBackwardCall<T, Exec> make_call(const SsdScanBackwardPlan<T, Exec>& plan,
+                                    const SsdScanBackwardArguments<T, Exec>& a, const SequenceRuns& runs) {
+  using V = accumulator_t<T>;
+  ScanBackwardCall<T, Exec> call(plan, a, runs);
+  call.blocks = plan.head_blocks();
+  call.work = plan.work();
+  call.tiling = plan.tiling();
+  call.y = Strided<const T, 4>(a.y);
+  call.dout = Strided<const T, 4>(a.dout);
+  call.dfinal_states = a.dfinal_states;
+  call.dx = Strided<T, 4>(a.dx);
+  call.dB = Strided<T, 4>(a.dB);
+  call.dC = Strided<T, 4>(a.dC);
+  call.dz = Strided<T, 4>(a.dz);
+  call.ddt = Strided<T, 3>(a.ddt);
+  call.dinitial_states = Strided<V, 4>(a.dinitial_states);
+
+  const SsdScanBackwardWorkspace<T> places(plan.shape(), call.segments, call.blocks, call.work);
+  const auto at = [&](std::size_t offset) { return plan.workspace().template at<V>(offset); };
+  const bool final = call.blocks.one_per_group();
+  call.boundary_states =
+      plan.sweep().workspace().template at<V>(SsdScanWorkspace<T>(plan.shape(), call.segments).states);
+  call.boundary_gradients = at(places.boundary_gradients);
+  call.states = at(places.states);
+  call.part_states = at(places.part_states);
+  call.run_states = at(places.run_states);
+  call.gradients = at(places.gradients);
+  call.dB_sums = final ? nullptr : at(places.dB);
+  call.dC_sums = final ? nullptr : at(places.dC);
+  call.dA_sums = at(places.dA);
+  call.ddt_bias_sums = at(places.ddt_bias);
+  call.dD_sums = at(places.dD);
+  return call;
+}
+
+template <Scalar T, class Exec>
+Kokkos::TeamPolicy<Exec> backward_policy(const Exec& exec, const ScanBackwardCall<T, Exec>& call) {
+  using Team = ScanBackwardTeam<T, Exec>;
+  const SsdScanBackwardScratch scratch(call.tiling.chunk, call.head_dim, call.d_state, Team::pad);
+  Kokkos::TeamPolicy<Exec> policy(exec, static_cast<int>(call.work.workers), call.tiling.team_size);
+  const std::size_t bytes = static_cast<std::size_t>(scratch.count) * sizeof(accumulator_t<T>) + Team::alignment;
+  return policy.set_scratch_size(call.tiling.scratch_level, Kokkos::PerTeam(bytes));
+}
+
+}  // namespace
+
+}  // namespace impl
+
+template <Scalar T, class Exec>
+void ssd_scan_backward(const Exec& exec, const SsdScanBackwardPlan<T, Exec>& plan,
+                       const SsdScanBackwardArguments<T, Exec>& arguments, const SequenceRuns& runs) {
+  using V = accumulator_t<T>;
+  using Range = Kokkos::RangePolicy<Exec, Kokkos::IndexType<std::int64_t>>;
+  constexpr const char* function = "krait::ssd_scan_backward";
+  const char* path = impl::backend_name<Exec>();
+  const auto label = [&](const char* step) {
+    return impl::operator_label<T>((std::string(function) + step).c_str(), path);
+  };
+  const Kokkos::Profiling::ScopedRegion region(label(""));
+  const SsdScanShape& shape = plan.shape();
+  impl::require_valid(shape, arguments, runs);
+
+  const auto call = impl::make_call(plan, arguments, runs);
+  if (call.dinitial_states.given()) {
+    Kokkos::parallel_for(label(".clear"), Range(exec, 0, runs.states() * shape.heads * shape.head_dim * shape.d_state),
+                         impl::ClearStates<V>{call.dinitial_states, shape.heads, shape.head_dim, shape.d_state});
+  }
+  if (shape.batch == 0) return;
+  if (call.segments > 1) {
+    const impl::Sweeps<T, Exec> sweeps(plan, arguments, runs);
+    impl::enter_segments<T, Exec>(exec, function, shape.batch, sweeps.states);
+    impl::enter_segments_backward<T, Exec>(exec, function, shape.batch, sweeps.gradients, call.dout,
+                                           call.dfinal_states);
+  }
+  Kokkos::parallel_for(label(""), impl::backward_policy(exec, call), impl::ScanBackward<T, Exec>{call});
+  if (call.dB_sums != nullptr) {
+    Kokkos::parallel_for(label(".sum_blocks"),
+                         Range(exec, 0, shape.batch * shape.length * shape.groups * shape.d_state),
+                         impl::SumBlocks<T, Exec>{call.dB, call.dC, call.dB_sums, call.dC_sums, call.blocks,
+                                                  shape.length, shape.d_state});
+  }
+  const impl::SumParameters<V> sum{impl::Strided<V, 1>(arguments.dA),
+                                   impl::Strided<V, 1>(arguments.ddt_bias),
+                                   impl::Strided<V, 1>(arguments.dD),
+                                   impl::Strided<V, 2>(arguments.dD_per_channel),
+                                   call.dA_sums,
+                                   call.ddt_bias_sums,
+                                   call.dD_sums,
+                                   shape.batch * call.segments,
+                                   shape.heads,
+                                   shape.head_dim};
+  Kokkos::parallel_for(label(".sum_parameters"), Range(exec, 0, shape.heads), sum);
+}
+
+#define KRAIT_INSTANTIATE(T, EXEC)                                                           \
+  template void ssd_scan_backward<T, EXEC>(const EXEC&, const SsdScanBackwardPlan<T, EXEC>&, \
+                                           const SsdScanBackwardArguments<T, EXEC>&, const SequenceRuns&);
+KRAIT_FOR_EACH_SCALAR_AND_SPACE(KRAIT_INSTANTIATE)
+
+}  // namespace krait

@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+/// \file
+/// The teams of threads that walk a stretch of a row with the state of one head in scratch memory.
+
+#include <Kokkos_Core.hpp>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+
+#include <krait/core/error.hpp>
+#include <krait/core/kokkos_shims.hpp>
+#include <krait/ops/segment.hpp>
+#include <krait/ops/ssd_scan_inputs.hpp>
+#include <krait/ops/ssd_scan_tiling.hpp>
+#include <krait/ops/strided.hpp>
+#include <krait/tile/tile.hpp>
+
+namespace krait::impl {
+
+/// What all sweeps over the segments need: the inputs, the tiles, and the places of what segments hand to each other.
+template <Scalar T, class Exec>
+struct SweepCall : ScanInputs<T, Exec> {
+  using V = accumulator_t<T>;
+  using ScanInputs<T, Exec>::ScanInputs;
+
+  V* segment_states;                ///< (rows, segments - 1, H, N, P)
+  SegmentDecay<V>* segment_decays;  ///< (rows, segments - 1, H)
+  SsdScanTiling tiling;
+  int head_tiles;
+
+  /// Number in the tables of what lies between segments `boundary` and `boundary + 1`.
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION std::int64_t boundary_index(std::int64_t row, std::int64_t boundary,
+                                                                   int head) const {
+    return (row * (this->segments - 1) + boundary) * this->heads + head;
+  }
+
+  void set_tiling(const SsdScanTiling& chosen) {
+    tiling = chosen;
+    head_tiles = (this->head_dim + tiling.head_tile - 1) / tiling.head_tile;
+  }
+};
+
+/// A team's share: a segment of one row, and some channels of one head. Walks chunk by chunk with the state (or its
+/// gradient) in scratch memory.
+template <Scalar T, class Exec>
+class SweepTeam {
+ public:
+  using V = accumulator_t<T>;
+  using Member = typename Kokkos::TeamPolicy<Exec>::member_type;
+  using Call = SweepCall<T, Exec>;
+  template <class E>
+  using Matrix = tile::Matrix<E>;
+
+  /// \param segments  segments of a row that are walked by this kernel, from segment `first` on
+  KOKKOS_INLINE_FUNCTION SweepTeam(const Call& call, const Member& team, std::int64_t segments, std::int64_t first = 0)
+      : call_(call), team_(team) {
+    std::int64_t rest = team.league_rank();
+    const int head_tile = static_cast<int>(rest % call.head_tiles);
+    rest /= call.head_tiles;
+    head_ = static_cast<int>(rest % call.heads);
+    rest /= call.heads;
+    segment_ = first + rest % segments;
+    row_ = rest / segments;
+    tokens_ = call.segment(segment_);
+    group_ = (head_ + call.first_head) / call.heads_per_group;
+    channel_ = head_tile * call.tiling.head_tile;
+    width_ = call.head_dim - channel_ < call.tiling.head_tile ? call.head_dim - channel_ : call.tiling.head_tile;
+
+    const SsdScanScratch scratch(call.tiling.chunk, call.tiling.head_tile, call.d_state, pad);
+    const std::int64_t chunk = call.tiling.chunk;
+    const std::int64_t channels = call.tiling.head_tile;
+    base_ = static_cast<V*>(team.team_scratch(call.tiling.scratch_level)
+                                .get_shmem_aligned(static_cast<std::size_t>(scratch.count) * sizeof(V), alignment));
+    state_ = {base_ + scratch.state, channels, 1};
+    b_ = {base_ + scratch.b, scratch.b_stride, 1};
+    x_ = {base_ + scratch.x, channels, 1};
+    delta_ = base_ + scratch.vectors;
+    log_decay_ = delta_ + chunk;
+    high_ = log_decay_ + chunk;
+    low_ = high_ + chunk;
+    enter_ = low_ + chunk;
+  }
+
+  static constexpr int pad = is_host_execution<Exec> ? 0 : 1;
+  /// Of the tiles in scratch memory, in bytes: a cache line.
+  static constexpr std::size_t alignment = 64;
+
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION std::int64_t row() const { return row_; }
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION std::int64_t segment() const { return segment_; }
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION TokenRange tokens() const { return tokens_; }
+
+  KOKKOS_INLINE_FUNCTION void clear_state() const {
+    tile::fill(team_, call_.d_state, width_, V(0), state_);
+    team_.team_barrier();
+  }
+
+  /// The state, or its gradient, from a tensor of states; zero where there is none.
+  KOKKOS_INLINE_FUNCTION void load_state(const MixedTensor<T, 4, Exec>& states, std::int64_t index) const {
+    if (states.absent()) {
+      clear_state();
+      return;
+    }
+    tile::for_each(team_, width_, call_.d_state,
+                   [&](int p, int n) { state_(n, p) = states(index, head_, channel_ + p, n); });
+    team_.team_barrier();
+  }
+
+  /// The place in the workspace of what is handed over between segments `boundary` and `boundary + 1`.
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION Matrix<V> boundary_state(std::int64_t boundary) const {
+    const std::int64_t state_size = static_cast<std::int64_t>(call_.head_dim) * call_.d_state;
+    return {call_.segment_states + call_.boundary_index(row_, boundary, head_) * state_size + channel_, call_.head_dim,
+            1};
+  }
+
+  KOKKOS_INLINE_FUNCTION void load_boundary(std::int64_t boundary) const {
+    tile::load(team_, call_.d_state, width_, boundary_state(boundary), state_);
+    team_.team_barrier();
+  }
+
+  KOKKOS_INLINE_FUNCTION void store_boundary(std::int64_t boundary, const SegmentDecay<V>& decay) const {
+    tile::load(team_, call_.d_state, width_, state_, boundary_state(boundary));
+    if (channel_ == 0) {
+      Kokkos::single(Kokkos::PerTeam(team_),
+                     [&]() { call_.segment_decays[call_.boundary_index(row_, boundary, head_)] = decay; });
+    }
+  }
+
+  /// The state behind a chunk. Returns the log-decay of the chunk.
+  KOKKOS_INLINE_FUNCTION V summarize_chunk(std::int64_t first, int count) const {
+    load_steps(first, count);
+    load_columns(call_.B, first, count);
+    load_channels(call_.x, first, count);
+    team_.team_barrier();
+    tile::cumulative_sum(team_, count, log_decay_, high_, low_);
+    team_.team_barrier();
+    chunk_factors(count);
+    team_.team_barrier();
+    const V total = high_[count - 1] + low_[count - 1];
+    advance_state(log_decay_, count);
+    return total;
+  }
+
+  /// The mirror image: what the gradient of the state becomes before a chunk. Returns the log-decay of the chunk.
+  KOKKOS_INLINE_FUNCTION V summarize_gradient_chunk(const Strided<const T, 4>& dout, std::int64_t first,
+                                                    int count) const {
+    load_steps(first, count);
+    load_columns(call_.C, first, count);
+    tile::for_each(team_, count, width_, [&](int m, int p) {
+      V value = static_cast<V>(dout(row_, call_.out_place(first + m), head_, channel_ + p));
+      if (call_.z.given()) value *= tile::silu(static_cast<V>(call_.z(row_, first + m, head_, channel_ + p)));
+      x_(m, p) = value;
+    });
+    team_.team_barrier();
+    tile::cumulative_sum(team_, count, log_decay_, high_, low_);
+    team_.team_barrier();
+    chunk_factors(count);
+    team_.team_barrier();
+    const V total = high_[count - 1] + low_[count - 1];
+    advance_state(enter_, count);
+    return total;
+  }
+
+ protected:
+  /// Step sizes and log-decays of a chunk.
+  KOKKOS_INLINE_FUNCTION void load_steps(std::int64_t first, int count) const {
+    const V A = call_.A(head_);
+    const V bias = call_.bias(head_);
+    tile::for_each(team_, 1, count, [&](int, int j) {
+      const V delta = call_.step(call_.raw_step(row_, first + j, head_, bias));
+      delta_[j] = delta;
+      log_decay_[j] = delta * A;
+    });
+  }
+
+  /// B (or C) of a chunk, transposed.
+  KOKKOS_INLINE_FUNCTION void load_columns(const Strided<const T, 4>& from, std::int64_t first, int count) const {
+    tile::load(team_, count, call_.d_state,
+               Matrix<const T>{&from(row_, first, group_, 0), from.stride[1], from.stride[3]}, b_.transposed());
+  }
+
+  KOKKOS_INLINE_FUNCTION void load_channels(const Strided<const T, 4>& from, std::int64_t first, int count) const {
+    tile::load(team_, count, width_,
+               Matrix<const T>{&from(row_, first, head_, channel_), from.stride[1], from.stride[3]}, x_);
+  }
+
+  /// The factors of each token from the beginning and to the end of the chunk; the second, which is to be met by
+  /// x and delta, takes the place of the log-decays.
+  KOKKOS_INLINE_FUNCTION void chunk_factors(int count) const {
+    tile::for_each(team_, 1, count, [&](int, int j) {
+      enter_[j] = tile::decay(high_[j] + low_[j]);
+      log_decay_[j] = tile::decay((high_[count - 1] - high_[j]) + (low_[count - 1] - low_[j])) * delta_[j];
+    });
+  }
+
+  /// S = e^{sum} S + B^T (factors x), with the decay of the whole chunk. Changes x.
+  KOKKOS_INLINE_FUNCTION void advance_state(const V* factors, int count) const {
+    tile::scale_rows(team_, count, width_, factors, x_);
+    team_.team_barrier();
+    tile::gemm(team_, call_.d_state, width_, count, b_, x_, enter_[count - 1], state_);
+    team_.team_barrier();
+  }
+
+  const Call& call_;
+  const Member& team_;
+  std::int64_t row_, segment_, group_;
+  TokenRange tokens_;
+  int head_, channel_, width_;
+  V* base_;
+  Matrix<V> state_, b_, x_;
+  V *delta_, *log_decay_, *high_, *low_, *enter_;
+};
+
+/// Teams for `stretches` stretches of each head.
+template <Scalar T, class Exec>
+Kokkos::TeamPolicy<Exec> sweep_policy(const Exec& exec, const char* function, const SweepCall<T, Exec>& call,
+                                      std::int64_t stretches) {
+  const std::int64_t teams = stretches * call.heads * call.head_tiles;
+  KRAIT_REQUIRE(CapacityError, teams <= std::numeric_limits<int>::max(), function, ": ", teams,
+                " teams, expected less than 2^31; call with fewer rows");
+  const SsdScanScratch scratch(call.tiling.chunk, call.tiling.head_tile, call.d_state, SweepTeam<T, Exec>::pad);
+  Kokkos::TeamPolicy<Exec> policy(exec, static_cast<int>(teams), call.tiling.team_size);
+  const std::size_t bytes =
+      static_cast<std::size_t>(scratch.count) * sizeof(accumulator_t<T>) + SweepTeam<T, Exec>::alignment;
+  return policy.set_scratch_size(call.tiling.scratch_level, Kokkos::PerTeam(bytes));
+}
+
+}  // namespace krait::impl

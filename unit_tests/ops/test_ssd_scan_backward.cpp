@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include <gtest/gtest.h>
+
+#include <krait/ops/ssd_scan_backward.hpp>
+#include <support/ssd_backward_data.hpp>
+
+/// The gradients of the scan against the adjoint of the token recurrence, over the grid of its arguments.
+
+namespace {
+
+using krait::SsdScanBackwardPlan;
+using krait::impl::SsdScanBackwardTiling;
+using krait::test::Decay;
+using krait::test::expect_backward_matches;
+using krait::test::ScanBackwardSetup;
+using krait::test::Skip;
+
+template <class T>
+class SsdScanBackwardOf : public testing::Test {};
+using Scalars = testing::Types<float, double, krait::bfloat16, krait::float16>;
+TYPED_TEST_SUITE(SsdScanBackwardOf, Scalars);
+
+ScanBackwardSetup small() {
+  ScanBackwardSetup setup;
+  setup.forward.shape = {.batch = 2, .length = 150, .heads = 4, .head_dim = 8, .groups = 2, .d_state = 16};
+  return setup;
+}
+
+TYPED_TEST(SsdScanBackwardOf, EveryKindOfDecay) {
+  for (const Decay decay : {Decay::model, Decay::slow, Decay::mixed}) {
+    SCOPED_TRACE(static_cast<int>(decay));
+    ScanBackwardSetup setup = small();
+    setup.forward.shape.length = 700;
+    setup.forward.decay = decay;
+    setup.forward.initial_states = true;
+    expect_backward_matches<TypeParam>(setup);
+  }
+}
+
+TYPED_TEST(SsdScanBackwardOf, SkipGateBiasAndStates) {
+  for (const Skip skip : {Skip::none, Skip::per_head, Skip::per_channel}) {
+    for (int bits = 0; bits < 32; ++bits) {
+      ScanBackwardSetup setup = small();
+      setup.forward.shape.length = 70;
+      setup.forward.skip = skip;
+      setup.forward.gate = (bits & 1) != 0;
+      setup.forward.dt_bias = (bits & 2) != 0;
+      setup.forward.wide_dt = (bits & 2) != 0;
+      setup.forward.options.dt_softplus = (bits & 4) != 0;
+      setup.forward.initial_states = (bits & 8) != 0;
+      setup.final_states = (bits & 16) != 0;
+      SCOPED_TRACE(testing::Message() << "skip " << static_cast<int>(skip) << ", bits " << bits);
+      expect_backward_matches<TypeParam>(setup);
+    }
+  }
+}
+
+TYPED_TEST(SsdScanBackwardOf, StepsAreClampedOnBothSides) {
+  for (const bool softplus : {true, false}) {
+    ScanBackwardSetup setup = small();
+    setup.forward.options.dt_softplus = softplus;
+    setup.forward.options.dt_min = 0.01;
+    setup.forward.options.dt_max = 0.02;
+    expect_backward_matches<TypeParam>(setup);
+  }
+}
+
+TYPED_TEST(SsdScanBackwardOf, OddShapes) {
+  struct Shape {
+    std::int64_t heads, head_dim, groups, d_state;
+  };
+  for (const Shape& s :
+       {Shape{3, 5, 1, 5}, Shape{4, 8, 4, 8}, Shape{11, 19, 1, 19}, Shape{2, 32, 1, 32}, Shape{1, 128, 1, 128},
+        Shape{3, 119, 3, 17}, Shape{2, 128, 1, 32}, Shape{2, 80, 2, 16}, Shape{2, 16, 1, 64}, Shape{2, 8, 1, 256},
+        Shape{1, 1, 1, 1}, Shape{16, 4, 1, 4}, Shape{32, 3, 2, 5}}) {
+    SCOPED_TRACE(testing::Message() << "H " << s.heads << " P " << s.head_dim << " G " << s.groups << " N "
+                                    << s.d_state);
+    ScanBackwardSetup setup;
+    setup.forward.shape = {1, 75, s.heads, s.head_dim, s.groups, s.d_state};
+    setup.forward.initial_states = true;
+    expect_backward_matches<TypeParam>(setup);
+  }
+}
+
+TYPED_TEST(SsdScanBackwardOf, ChunksAndLengths) {
+  constexpr std::int64_t Q = 24;
+  for (const std::int64_t length : {std::int64_t(0), std::int64_t(1), Q - 1, Q, Q + 1, 2 * Q + 3}) {
+    for (const std::int64_t chunk : {std::int64_t(1), std::int64_t(2), std::int64_t(7), Q - 1, Q, Q + 1, length + 1}) {
+      SCOPED_TRACE(testing::Message() << "length " << length << ", chunk " << chunk);
+      ScanBackwardSetup setup = small();
+      setup.forward.shape.length = length;
+      setup.forward.options.chunk_size = chunk;
+      setup.forward.initial_states = true;
+      expect_backward_matches<TypeParam>(setup);
+    }
+  }
+}
+
+}  // namespace
