@@ -10,6 +10,7 @@
 #include <krait/ops/gated_rms_norm.hpp>
 #include <krait/ops/gated_rms_norm_backward.hpp>
 #include <krait/ops/projection.hpp>
+#include <krait/ops/projection_backward.hpp>
 #include <string>
 #include <vector>
 
@@ -188,6 +189,36 @@ Operation product(Arrangement arrangement) {
   return {"krait::projection", call, [out] { return values_of(out); }};
 }
 
+template <class T>
+Operation product_backward(Arrangement arrangement) {
+  using A = krait::accumulator_t<T>;
+  constexpr std::int64_t outputs = 33;
+  constexpr std::int64_t length = 2000;  // several blocks of tokens
+  const auto in = random_strided_view<T>(arrangement, 1, rows, length, features);
+  const auto dout = random_strided_view<T>(arrangement, 2, rows, length, outputs);
+  const auto din = krait::test::strided_view<T>(arrangement, rows, length, features);
+  const auto weight = krait::test::random_view<Kokkos::View<T**, Kokkos::LayoutRight>>(3, outputs, features);
+  const Kokkos::View<A**, Kokkos::LayoutRight> dweight("krait::test::dweight", outputs, features);
+  const Kokkos::View<A*> dbias("krait::test::dbias", outputs);
+  const auto space = workspace(krait::projection_backward_workspace_bytes<T, Exec>(rows, length, features, outputs));
+  const auto call = [=](const Exec& exec) {
+    krait::ProjectionBackwardArguments<T> arguments;
+    arguments.in = in;
+    arguments.weight = weight;
+    arguments.dout = dout;
+    arguments.din = din;
+    arguments.dweight = dweight;
+    arguments.dbias = dbias;
+    arguments.workspace = space;
+    krait::projection_backward<T>(exec, arguments);
+  };
+  const auto reset = [=] {
+    krait::test::fill(dweight, 1);
+    krait::test::fill(dbias, 1);
+  };
+  return {"krait::projection_backward", call, [=] { return values_of_all(din, dweight, dbias); }, reset};
+}
+
 /// Every operator on every path of this build.
 std::vector<Operation> operations() {
   std::vector<Operation> all;
@@ -202,6 +233,8 @@ std::vector<Operation> operations() {
     all.push_back(norm_backward<krait::bfloat16>(arrangement));
     all.push_back(product<float>(arrangement));
     all.push_back(product<krait::bfloat16>(arrangement));
+    all.push_back(product_backward<float>(arrangement));
+    all.push_back(product_backward<krait::bfloat16>(arrangement));
   }
   return all;
 }

@@ -3,36 +3,16 @@
 
 #include <Kokkos_Profiling_ScopedRegion.hpp>
 #include <algorithm>
-#include <limits>
 #include <string>
 
-#include <krait/core/config.hpp>
 #include <krait/core/instantiate.hpp>
 #include <krait/core/kokkos_shims.hpp>
 #include <krait/ops/checks.hpp>
-#include <krait/ops/projection_kokkos_kernels.hpp>
+#include <krait/ops/projection_product.hpp>
 #include <krait/tile/tile.hpp>
 
 namespace krait {
 namespace {
-
-/// Elements from one token to the next when the tokens of all rows are equally far apart, else 0.
-template <class View>
-std::int64_t token_pitch(const View& view) {
-  const auto row = static_cast<std::int64_t>(view.stride(0));
-  const auto token = static_cast<std::int64_t>(view.stride(1));
-  if (view.extent(1) == 1) return view.extent(0) == 1 ? static_cast<std::int64_t>(view.extent(2)) : row;
-  if (view.extent(0) == 1) return token;
-  return row == token * static_cast<std::int64_t>(view.extent(1)) ? token : 0;
-}
-
-/// The same tokens as one row.
-template <class DataType, class Exec>
-Tensor<DataType, Exec> as_one_row(const Tensor<DataType, Exec>& view) {
-  return make_tensor<DataType, Exec, 3>(
-      view.data(), {1, static_cast<std::int64_t>(view.extent(0) * view.extent(1)), extents(view)[2]},
-      {0, token_pitch(view), static_cast<std::int64_t>(view.stride(2))});
-}
 
 /// One team per tile of tokens and outputs, which walks over the inputs in blocks: load both factors, multiply, add to
 /// the tile of sums. The order of the sum depends on nothing but the block.
@@ -42,7 +22,7 @@ struct TileProduct {
   using Policy = Kokkos::TeamPolicy<Exec>;
   static constexpr bool on_host = impl::is_host_execution<Exec>;
   static constexpr int level = impl::tile_scratch_level<Exec>;
-  static constexpr int team_size = on_host ? 1 : 128;
+  static constexpr int team_size = impl::tile_team_size<Exec>;
   static constexpr int rows = on_host ? 128 : 32;
   static constexpr int columns = on_host ? 64 : 32;
   static constexpr int depth = on_host ? 128 : 32;
@@ -55,10 +35,10 @@ struct TileProduct {
   std::int64_t tiles_across;
 
   TileProduct(const ProjectionArguments<T, Exec>& arguments, bool fold)
-      : in(fold ? as_one_row<const T***, Exec>(arguments.in) : arguments.in),
+      : in(fold ? impl::as_one_row<const T***, Exec>(arguments.in) : arguments.in),
         weight(arguments.weight),
         bias(arguments.bias),
-        out(fold ? as_one_row<T***, Exec>(arguments.out) : arguments.out),
+        out(fold ? impl::as_one_row<T***, Exec>(arguments.out) : arguments.out),
         tiles_down((static_cast<std::int64_t>(out.extent(1)) + rows - 1) / rows),
         tiles_across((static_cast<std::int64_t>(out.extent(2)) + columns - 1) / columns) {}
 
@@ -101,7 +81,12 @@ struct TileProduct {
     for (std::int64_t i = 0; i < inputs; i += depth) {
       const int inner = part(i, inputs, depth);
       tile::load(team, height, inner, tokens.from(0, i), left);
-      tile::load(team, width, inner, factors.from(0, i), right.transposed());
+      // Along the unit stride, whichever it is.
+      if (factors.row == 1) {
+        tile::load(team, inner, width, factors.from(0, i).transposed(), right);
+      } else {
+        tile::load(team, width, inner, factors.from(0, i), right.transposed());
+      }
       team.team_barrier();
       tile::gemm(team, height, width, inner, left, right, i == 0 ? A(0) : A(1), sums);
       team.team_barrier();
@@ -130,7 +115,7 @@ struct TileProduct {
 template <Scalar T, class Exec>
 struct FillBias {
   Tensor<const accumulator_t<T>*, Exec> bias;
-  impl::RowMajor<T> out;
+  impl::BlasMatrix<T> out;
 
   KOKKOS_FUNCTION void operator()(std::int64_t i) const {
     const std::int64_t column = i % out.columns;
@@ -138,56 +123,27 @@ struct FillBias {
   }
 };
 
-/// Whether Kokkos Kernels can take the tensors as they are: matrices of float or double with unit column stride, and
-/// extents within the range of a BLAS integer.
-template <Scalar T, class Exec>
-bool suits_kokkos_kernels(const ProjectionArguments<T, Exec>& arguments) {
-#ifdef KRAIT_ENABLE_KOKKOS_KERNELS
-  constexpr bool blas_scalar = std::is_same_v<T, float> || std::is_same_v<T, double>;
-#else
-  constexpr bool blas_scalar = false;
-#endif
-  if (!blas_scalar || arguments.in.extent(2) == 0) return false;
-  const auto matrix = [](std::int64_t rows, std::int64_t columns, std::int64_t pitch, std::int64_t step) {
-    constexpr std::int64_t most = std::numeric_limits<int>::max();
-    return step == 1 && pitch >= columns && rows <= most && pitch <= most;
-  };
-  const auto tokens = static_cast<std::int64_t>(arguments.in.extent(0) * arguments.in.extent(1));
-  return matrix(tokens, extents(arguments.in)[2], token_pitch(arguments.in),
-                static_cast<std::int64_t>(arguments.in.stride(2))) &&
-         matrix(tokens, extents(arguments.out)[2], token_pitch(arguments.out),
-                static_cast<std::int64_t>(arguments.out.stride(2))) &&
-         matrix(extents(arguments.weight)[0], extents(arguments.weight)[1],
-                static_cast<std::int64_t>(arguments.weight.stride(0)),
-                static_cast<std::int64_t>(arguments.weight.stride(1)));
-}
-
 #ifdef KRAIT_ENABLE_KOKKOS_KERNELS
 template <Scalar T, class Exec>
 void multiply_by_kokkos_kernels(const Exec& exec, const std::string& label,
                                 const ProjectionArguments<T, Exec>& arguments) {
-  const auto tokens = static_cast<std::int64_t>(arguments.in.extent(0) * arguments.in.extent(1));
-  const auto inputs = static_cast<std::int64_t>(arguments.in.extent(2));
-  const auto outputs = static_cast<std::int64_t>(arguments.out.extent(2));
-  const impl::RowMajor<const T> in{arguments.in.data(), tokens, inputs, token_pitch(arguments.in)};
-  const impl::RowMajor<const T> weight{arguments.weight.data(), outputs, inputs,
-                                       static_cast<std::int64_t>(arguments.weight.stride(0))};
-  const impl::RowMajor<T> out{arguments.out.data(), tokens, outputs, token_pitch(arguments.out)};
+  const auto out = impl::tokens_matrix(arguments.out);
   const bool biased = !is_absent(arguments.bias);
   if (biased)
     Kokkos::parallel_for(label + "::bias",
-                         Kokkos::RangePolicy<Exec, Kokkos::IndexType<std::int64_t>>(exec, 0, tokens * outputs),
+                         Kokkos::RangePolicy<Exec, Kokkos::IndexType<std::int64_t>>(exec, 0, out.rows * out.columns),
                          FillBias<T, Exec>{arguments.bias, out});
-  impl::kokkos_kernels_gemm<T, Exec>(exec, in, weight, out, biased);
+  impl::kokkos_kernels_gemm<T, Exec>(exec, impl::tokens_matrix(arguments.in),
+                                     impl::weight_matrix(arguments.weight).transpose(), out, biased);
 }
 #endif
 
 template <Scalar T, class Exec>
 void multiply_by_tiles(const Exec& exec, const std::string& label, const ProjectionArguments<T, Exec>& arguments) {
   using Product = TileProduct<T, Exec>;
-  const bool fold = token_pitch(arguments.in) != 0 && token_pitch(arguments.out) != 0;
+  const bool fold = impl::token_pitch(arguments.in) != 0 && impl::token_pitch(arguments.out) != 0;
   const Product product(arguments, fold);
-  const auto league = static_cast<int>(std::min<std::int64_t>(product.items(), std::int64_t{1} << 20));
+  const auto league = static_cast<int>(std::min(product.items(), impl::largest_league));
   Kokkos::parallel_for(label,
                        typename Product::Policy(exec, league, Product::team_size)
                            .set_scratch_size(Product::level, Kokkos::PerTeam(Product::scratch_bytes())),
@@ -207,22 +163,28 @@ void check(const ProjectionArguments<T, Exec>& arguments) {
 }  // namespace
 
 template <Scalar T, class Exec>
-void projection(const Exec& exec, const ProjectionArguments<T, Exec>& arguments) {
-  const bool by_kokkos_kernels = suits_kokkos_kernels(arguments);
-  const std::string label = impl::operator_label<T>("krait::projection", by_kokkos_kernels ? "kokkos_kernels" : "tile");
-  const Kokkos::Profiling::ScopedRegion region(label);
-  check(arguments);
-  if (arguments.out.size() == 0) return;
-
+void impl::multiply(const Exec& exec, const std::string& label, const ProjectionArguments<T, Exec>& arguments,
+                    [[maybe_unused]] bool by_kokkos_kernels) {
 #ifdef KRAIT_ENABLE_KOKKOS_KERNELS
-  if constexpr (std::is_same_v<T, accumulator_t<T>>) {
+  if constexpr (impl::is_kokkos_kernels_scalar<T>()) {
     if (by_kokkos_kernels) return multiply_by_kokkos_kernels(exec, label, arguments);
   }
 #endif
   multiply_by_tiles(exec, label, arguments);
 }
 
-#define KRAIT_INSTANTIATE(T, EXEC) template void projection<T, EXEC>(const EXEC&, const ProjectionArguments<T, EXEC>&);
+template <Scalar T, class Exec>
+void projection(const Exec& exec, const ProjectionArguments<T, Exec>& arguments) {
+  const bool by_kokkos_kernels = impl::suits_kokkos_kernels(arguments);
+  const std::string label = impl::operator_label<T>("krait::projection", by_kokkos_kernels ? "kokkos_kernels" : "tile");
+  const Kokkos::Profiling::ScopedRegion region(label);
+  check(arguments);
+  if (arguments.out.size() != 0) impl::multiply(exec, label, arguments, by_kokkos_kernels);
+}
+
+#define KRAIT_INSTANTIATE(T, EXEC)                                                                                   \
+  template void impl::multiply<T, EXEC>(const EXEC&, const std::string&, const ProjectionArguments<T, EXEC>&, bool); \
+  template void projection<T, EXEC>(const EXEC&, const ProjectionArguments<T, EXEC>&);
 KRAIT_FOR_EACH_SCALAR_AND_SPACE(KRAIT_INSTANTIATE)
 #undef KRAIT_INSTANTIATE
 
