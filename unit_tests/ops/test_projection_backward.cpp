@@ -14,6 +14,7 @@
 
 #include <support/allclose.hpp>
 #include <support/callback_recorder.hpp>
+#include <support/finite_differences.hpp>
 #include <support/random_view.hpp>
 #include <support/strided_view.hpp>
 
@@ -131,6 +132,31 @@ TYPED_TEST(ProjectionBackwardOf, EveryArrangementAndSeveralRows) {
       }
     }
   }
+}
+
+TEST(ProjectionBackward, GradientsAreThoseOfTheForward) {
+  Backward<double> backward(2, 7, 5, 6);
+  krait::test::fill(backward.dweight, 0);
+  krait::test::fill(backward.dbias, 0);
+  backward.run();
+  const auto bias = krait::test::random_view<Kokkos::View<double*>>(6, 6);
+  const auto out = strided_view<double>(Arrangement::features_last, 2, 7, 6);
+  const auto weights = values_of(backward.dout);
+  const auto loss = [&] {
+    krait::ProjectionArguments<double> arguments;
+    arguments.in = backward.in;
+    arguments.weight = backward.weight;
+    arguments.bias = bias;
+    arguments.out = out;
+    krait::projection<double>(Exec(), arguments);
+    return krait::test::weighted_sum(weights, values_of(out));
+  };
+  const auto expect = [&](const auto& gradient, const auto& input) {
+    EXPECT_TRUE(all_close(gradient, krait::test::finite_differences(input, loss), krait::test::by_differences()));
+  };
+  expect(backward.din, backward.in);
+  expect(backward.dweight, backward.weight);
+  expect(backward.dbias, bias);
 }
 
 /// What is not asked for is not formed, and what it alone would need may be missing.
