@@ -131,6 +131,8 @@ TEST(HeadPartition, UnevenSharesCoverAllHeadsWithTheirGroups) {
         EXPECT_TRUE(heads.inner_sections().is_partition());
         EXPECT_EQ(heads.projection_sections(false).width(), heads.projection_width(false));
         EXPECT_EQ(heads.conv_sections().width(), heads.conv_channels());
+        EXPECT_EQ(heads.backward_sections().width(), heads.projection_width(false) + heads.d_inner());
+        EXPECT_EQ(heads.backward_sections().local_begin(4, 0), heads.projection_width_local(0, false));
         EXPECT_EQ(heads.projection_sections(false).is_partition(), heads.conv_sections().is_partition());
         std::int64_t readers = 0;
         for (std::int64_t group = 0; group < g; ++group) readers += heads.group_repeat_count(group);

@@ -65,6 +65,27 @@ struct Exchange : testing::Test {
     plan.unpack(exec, sequence_buffer, out);
     return values_of(out) == values;
   }
+
+  /// Enters a shard and sends what came back home as gradients: a column is as often in the sum as ranks work on it.
+  bool sums_are_right(const SequenceLayout& layout, const SectionTable& table, std::int64_t rows, Strides strides) {
+    const Redistribution<T, Exec> plan(layout, table, rows);
+    const auto in = make_shard<T>(strides, rows, layout.local_length(), table.width());
+    std::vector<double> values = expected_shard(layout, table, rows);
+    assign(in, values);
+    const View sequence_buffer = buffer(plan.sequence_buffer_size());
+    const View heads_buffer = buffer(plan.heads_buffer_size());
+    plan.enter(exec, world, in, sequence_buffer, heads_buffer).request.wait_on(exec);
+    plan.send_to_sequence(exec, world, heads_buffer, sequence_buffer).wait_on(exec);
+    const auto out = make_shard<T>(strides, rows, layout.local_length(), table.width());
+    if (plan.passthrough()) Kokkos::deep_copy(exec, out, in);
+    plan.unpack_sum(exec, sequence_buffer, out);
+    std::vector<int> readers(static_cast<std::size_t>(table.width()), 0);
+    for (int r = 0; r < table.ranks(); ++r)
+      for (const std::int64_t column : table.columns(r)) ++readers[static_cast<std::size_t>(column)];
+    for (std::size_t i = 0; i < values.size(); ++i)
+      values[i] = static_cast<double>(static_cast<T>(values[i] * readers[i % readers.size()]));
+    return values_of(out) == values;
+  }
 };
 
 using Scalars = testing::Types<float, double, krait::bfloat16, krait::float16>;
@@ -83,6 +104,9 @@ TYPED_TEST(Exchange, EntersAndLeavesInEveryLayout) {
                              << rows << " rows";
         const bool returned = this->round_trip_is_right(layout, heads.inner_sections(), rows, strides);
         EXPECT_TRUE(returned) << layout.description() << ", " << shape.heads << " heads, " << rows << " rows";
+        const bool added = this->sums_are_right(layout, heads.projection_sections(false), rows, strides);
+        EXPECT_TRUE(added) << layout.description() << ", " << shape.heads << " heads, " << shape.groups << " groups, "
+                           << rows << " rows";
       }
     }
   }

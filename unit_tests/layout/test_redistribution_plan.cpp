@@ -122,6 +122,60 @@ void check_leave(const std::vector<SequenceLayout>& layouts_of_ranks, const Sect
   }
 }
 
+/// A rank's gradient of its column k: no two ranks' are alike, and sums of them are not exact.
+double gradient(int rank, std::int64_t t, std::int64_t b, std::int64_t k) { return pattern(t, b, 512 * rank + k) / 3; }
+
+/// The shard's sums: of every column the parts of the ranks that work on it, in ascending order and rounded once.
+template <class T>
+std::vector<double> expected_sums(const SequenceLayout& layout, const SectionTable& table, std::int64_t rows) {
+  using A = krait::accumulator_t<T>;
+  std::vector<double> values;
+  for (std::int64_t b = 0; b < rows; ++b) {
+    for (std::int64_t i = 0; i < layout.local_length(); ++i) {
+      std::vector<A> sums(static_cast<std::size_t>(table.width()), A(0));
+      for (int r = 0; r < table.ranks(); ++r) {
+        const Index columns = table.columns(r);
+        for (std::size_t k = 0; k < columns.size(); ++k) {
+          const auto part = static_cast<T>(gradient(r, layout.global_of_local(i), b, static_cast<std::int64_t>(k)));
+          sums[static_cast<std::size_t>(columns[k])] += static_cast<A>(part);
+        }
+      }
+      for (const A sum : sums) values.push_back(static_cast<double>(static_cast<T>(sum)));
+    }
+  }
+  return values;
+}
+
+/// The backward of entering: every rank's gradients of its own columns go home, and are added up there.
+template <class T>
+void check_sum(const std::vector<SequenceLayout>& layouts_of_ranks, const SectionTable& table, std::int64_t rows,
+               Strides strides) {
+  const Exec exec;
+  Ranks<T> ranks;
+  std::vector<Shard<T>> outs;
+  for (const auto& layout : layouts_of_ranks) {
+    ranks.add(layout, table, rows);
+    const Plan<T>& plan = ranks.plans.back();
+    outs.push_back(make_shard<T>(strides, rows, layout.local_length(), table.width()));
+    assign(outs.back(),
+           std::vector<double>(outs.back().size(), std::numeric_limits<double>::quiet_NaN()));  // to be overwritten
+    std::vector<double> gradients;
+    for (std::int64_t b = 0; b < rows; ++b)
+      for (std::int64_t t = 0; t < layout.length(); ++t)
+        for (std::int64_t k = 0; k < plan.local_width(); ++k) gradients.push_back(gradient(layout.rank(), t, b, k));
+    const auto in = make_shard<T>(strides, rows, layout.length(), plan.local_width());
+    assign(in, gradients);
+    plan.from_sequential(exec, in, plan.leave_target(outs.back(), ranks.heads_buffers.back()));
+  }
+  exec.fence("krait::test: written");
+  if (ranks.plans.size() > 1)
+    exchange(ranks.heads_buffers, ranks.heads_counts, ranks.sequence_buffers, ranks.sequence_counts);
+  for (std::size_t r = 0; r < ranks.plans.size(); ++r) {
+    ranks.plans[r].unpack_sum(exec, ranks.sequence_buffers[r], outs[r]);
+    ASSERT_EQ(values_of(outs[r]), expected_sums<T>(ranks.plans[r].layout(), table, rows));
+  }
+}
+
 template <class T>
 void check_all(int ranks, std::int64_t length, std::int64_t rows, const krait::HeadShape& shape, Strides strides) {
   const HeadPartition heads({0, ranks}, shape, Divisibility::uneven);
@@ -133,6 +187,7 @@ void check_all(int ranks, std::int64_t length, std::int64_t rows, const krait::H
     check_enter<T>(of_ranks, heads.projection_sections(true), rows, strides);
     check_enter<T>(of_ranks, heads.projection_sections(false), rows, strides);
     check_leave<T>(of_ranks, heads.inner_sections(), rows, strides);
+    check_sum<T>(of_ranks, heads.projection_sections(false), rows, strides);
     if (testing::Test::HasFatalFailure()) return;
   }
 }
@@ -164,6 +219,58 @@ TEST(RedistributionPlan, EveryScalarAndStride) {
     check_all<double>(3, 11, 3, {6, 2, 2, 3}, strides);
     check_all<bfloat16>(3, 11, 3, {6, 2, 2, 3}, strides);
     check_all<krait::float16>(3, 11, 3, {6, 2, 2, 3}, strides);
+  }
+}
+
+// Two ranks share one group: its B and C come back twice (V6 of the layer's specification).
+TEST(RedistributionPlan, GradientOfOnesCountsTheReaders) {
+  const Exec exec;
+  const HeadPartition heads({0, 2}, {4, 2, 1, 2});
+  const auto layout = SequenceLayout::contiguous({0, 2}, 4);
+  const Plan<float> plan(layout, heads.projection_sections(true), 1);
+  const auto buffer = make_buffer<float>(plan.sequence_buffer_size());
+  Kokkos::deep_copy(buffer, 1.0F);
+  const auto out = make_shard<float>(Strides::batch_first, 1, 2, plan.width());
+  plan.unpack_sum(exec, buffer, out);
+  const auto values = values_of(out);
+  ASSERT_EQ(plan.width(), 24);
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const bool shared = 16 <= i % 24 && i % 24 < 20;
+    EXPECT_EQ(values[i], shared ? 2 : 1) << "column " << i % 24;
+  }
+}
+
+TEST(RedistributionPlan, ColumnsOfNoRankHaveNoGradient) {
+  const SectionTable table({{"x", 5, 2, {{1, 1}, {1, 2}}}});  // columns 0, 1 and 6...9 are nobody's
+  const Plan<float> plan(SequenceLayout::contiguous({0, 2}, 2), table, 1);
+  const auto buffer = make_buffer<float>(plan.sequence_buffer_size());
+  assign(buffer, {1, 2, 3, 4, 5, 6});  // rank 0: columns 2, 3; rank 1: columns 2...5
+  const auto out = make_shard<float>(Strides::slice, 1, 1, 10);
+  Kokkos::deep_copy(out, 9.0F);
+  plan.unpack_sum(Exec(), buffer, out);
+  EXPECT_THAT(values_of(out), testing::ElementsAre(0, 0, 4, 6, 5, 6, 0, 0, 0, 0));
+}
+
+// A row in several tensors: the same message, from any cut of the columns.
+TEST(RedistributionPlan, PacksRowsInParts) {
+  const Exec exec;
+  for (const krait::HeadShape& shape : head_shapes()) {
+    const HeadPartition heads({1, 4}, shape, Divisibility::uneven);
+    const auto layout = SequenceLayout::zigzag({1, 4}, 11);
+    const Plan<float> plan(layout, heads.backward_sections(), 2);
+    const auto shard = make_shard<float>(Strides::sequence_first, 2, layout.local_length(), plan.width());
+    assign(shard, expected_shard(layout, plan.table(), 2));
+    const auto want = make_buffer<float>(plan.sequence_buffer_size());
+    plan.pack(exec, shard, want);
+    for (const std::int64_t cut : {std::int64_t{0}, std::int64_t{1}, heads.projection_width(false), plan.width()}) {
+      const auto got = make_buffer<float>(plan.sequence_buffer_size());
+      const auto columns = [&](std::int64_t begin, std::int64_t end) {
+        return Kokkos::subview(shard, Kokkos::ALL, Kokkos::ALL, Kokkos::make_pair(begin, end));
+      };
+      plan.pack_columns(exec, columns(0, cut), 0, got);
+      plan.pack_columns(exec, columns(cut, plan.width()), cut, got);
+      EXPECT_EQ(values_of(got), values_of(want)) << "cut at " << cut;
+    }
   }
 }
 
@@ -203,6 +310,8 @@ TEST(RedistributionPlan, OneKernelEachAndNothingElse) {
     plan.to_sequential(exec, plan.heads_view(heads_buffer), sequential);
     plan.from_sequential(exec, sequential, plan.heads_view(heads_buffer));
     plan.unpack(exec, sequence_buffer, shard);
+    plan.pack_columns(exec, shard, 0, sequence_buffer);
+    plan.unpack_sum(exec, sequence_buffer, shard);
   };
   all_steps();
   const CallbackRecorder recorder;
@@ -212,7 +321,8 @@ TEST(RedistributionPlan, OneKernelEachAndNothingElse) {
   for (const auto& kernel : recorder.kernels()) kernels.push_back(kernel.label);
   EXPECT_THAT(kernels, testing::ElementsAre(
                            "krait::redistribution::pack" + path, "krait::redistribution::to_sequential" + path,
-                           "krait::redistribution::from_sequential" + path, "krait::redistribution::unpack" + path));
+                           "krait::redistribution::from_sequential" + path, "krait::redistribution::unpack" + path,
+                           "krait::redistribution::pack_columns" + path, "krait::redistribution::unpack_sum" + path));
   std::vector<std::string> fences;
   for (const auto& fence : recorder.fences()) fences.push_back(fence.label);
   EXPECT_THAT(fences, testing::Each(HasSubstr("Kokkos Profile Tool Fence")));  // the recorder's own
@@ -258,11 +368,22 @@ TEST(RedistributionPlan, OffsetsBeyond32Bits) {  // defect 20
 
     Kokkos::View<krait::impl::BufferPiece*> pieces("krait::test::pieces", 1);
     pieces(0) = {1, 1, stride * tokens, stride};
-    const krait::impl::BufferCopy<bfloat16, Exec, true> copy{pieces, krait::impl::TokenRows<const bfloat16>::of(far),
-                                                             data, 1};
+    const krait::impl::BufferCopy<bfloat16, Exec> copy{
+        pieces, krait::impl::TokenRows<const bfloat16>::of(far), data, 1, 0, 2};
     krait::impl::run_copy("krait::test::copy", exec, copy, tokens);
     exec.fence("krait::test: copied");
     for (std::int64_t t = 0; t < tokens; ++t) EXPECT_EQ(float(data[(tokens + t) * stride]), float(10 * t + 1));
+
+    // And back, the column that went twice as large as it was.
+    Kokkos::View<krait::impl::SumPiece*> sum_pieces("krait::test::pieces", 1);
+    Kokkos::View<krait::impl::SumSource*> sources("krait::test::sources", 2);
+    sum_pieces(0) = {0, 1, 0, 2};
+    sources(0) = sources(1) = {stride * tokens, stride};
+    const krait::impl::BufferSum<bfloat16, Exec> sum{sum_pieces, sources, krait::impl::TokenRows<bfloat16>::of(far),
+                                                     data, 1};
+    krait::impl::run_copy("krait::test::sum", exec, sum, tokens);
+    exec.fence("krait::test: added");
+    for (std::int64_t t = 0; t < tokens; ++t) EXPECT_EQ(float(data[t * stride]), float(2 * (10 * t + 1)));
     munmap(memory, bytes);
   }
 }
@@ -300,6 +421,16 @@ TEST(RedistributionPlan, RefusesWhatDoesNotFit) {
   EXPECT_THAT([&] { plan.unpack(exec, buffer, shard); },
               ThrowsMessage<ConfigError>(HasSubstr("krait::Redistribution::unpack: the sections do not give every "
                                                    "column to exactly one rank")));
+  EXPECT_THAT([&] { plan.unpack_sum(exec, buffer, full); },
+              ThrowsMessage<ShapeError>(HasSubstr("krait::Redistribution::unpack_sum: out has extents (1, 8, 10)")));
+  EXPECT_THAT([&] { plan.unpack_sum(exec, make_buffer<float>(3), shard); },
+              ThrowsMessage<CapacityError>(HasSubstr("sequence_buffer has 3 elements, 80 are needed")));
+  EXPECT_THAT([&] { plan.pack_columns(exec, shard, 1, buffer); },
+              ThrowsMessage<ShapeError>(HasSubstr("pack_columns: in has columns [1, 17), but a row has 16")));
+  EXPECT_THAT([&] { plan.pack_columns(exec, full, 0, buffer); },
+              ThrowsMessage<ShapeError>(HasSubstr("in has extents (1, 8, 10), expected 1 rows and 4 local tokens")));
+  EXPECT_THAT([&] { plan.pack_columns(exec, shard, 0, make_buffer<float>(3)); },
+              ThrowsMessage<CapacityError>(HasSubstr("sequence_buffer has 3 elements, 80 are needed")));
   EXPECT_THAT([&] { (void)plan.leave_target(full, buffer); },
               ThrowsMessage<ShapeError>(HasSubstr("leave_target: out")));
   EXPECT_THAT([&] { (void)Plan<float>(SequenceLayout::zigzag({0, 4}, 8), plan.table(), 1); },

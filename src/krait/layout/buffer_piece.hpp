@@ -13,4 +13,18 @@ struct BufferPiece {
   std::int64_t stride = 0;
 };
 
+/// Consecutive columns of a tensor that are the sum of `sources` places in a buffer, from `first_source` of a list on.
+struct SumPiece {
+  std::int64_t column = 0;
+  std::int64_t count = 0;
+  std::int64_t first_source = 0;
+  std::int64_t sources = 0;
+};
+
+/// One of them: the columns of the q-th token row at offset + q * stride.
+struct SumSource {
+  std::int64_t offset = 0;
+  std::int64_t stride = 0;
+};
+
 }  // namespace krait::impl

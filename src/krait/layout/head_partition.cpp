@@ -76,4 +76,10 @@ SectionTable HeadPartition::inner_sections() const {
   return SectionTable(std::move(sections));
 }
 
+SectionTable HeadPartition::backward_sections() const {
+  std::vector<Section> sections = projection_sections(false).sections();
+  sections.push_back(heads_section(*this, "dy", shape_.head_dim));
+  return SectionTable(std::move(sections));
+}
+
 }  // namespace krait

@@ -91,6 +91,8 @@ class HeadPartition {
   [[nodiscard]] SectionTable conv_sections() const;
   /// The one section of y: all heads.
   [[nodiscard]] SectionTable inner_sections() const;
+  /// Sections x | B | C | dt | dy: what a backward that recomputes needs of a token.
+  [[nodiscard]] SectionTable backward_sections() const;
 
  private:
   Place place_;

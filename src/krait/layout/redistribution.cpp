@@ -48,6 +48,36 @@ std::vector<impl::BufferPiece> sequence_pieces(const SectionTable& table, const 
   return result;
 }
 
+/// The same seen from the columns, without gaps: how each of them is made of what the ranks send back.
+struct Sums {
+  std::vector<impl::SumPiece> pieces;
+  std::vector<impl::SumSource> sources;  // of one piece in ascending rank order
+};
+
+Sums sums_of(const std::vector<impl::BufferPiece>& parts, std::int64_t width, std::int64_t longest) {
+  std::vector<std::int64_t> cuts{0, width};
+  for (const impl::BufferPiece& part : parts) {
+    cuts.push_back(part.column);
+    cuts.push_back(part.column + part.count);
+  }
+  std::sort(cuts.begin(), cuts.end());
+  Sums result;
+  for (std::size_t i = 1; i < cuts.size(); ++i) {
+    for (std::int64_t column = cuts[i - 1]; column < cuts[i];) {
+      const std::int64_t count = std::min(cuts[i] - column, longest);
+      impl::SumPiece piece{column, count, static_cast<std::int64_t>(result.sources.size()), 0};
+      for (const impl::BufferPiece& part : parts) {
+        if (part.column > column || column >= part.column + part.count) continue;
+        result.sources.push_back({part.offset + column - part.column, part.stride});
+        ++piece.sources;
+      }
+      result.pieces.push_back(piece);
+      column += count;
+    }
+  }
+  return result;
+}
+
 bool keeps_all_columns(const SectionTable& table) {
   return table.ranks() == 1 && table.local_width(0) == table.width();
 }
@@ -70,8 +100,12 @@ Redistribution<T, Exec>::Redistribution(const SequenceLayout& layout, const Sect
     heads_counts_.push_back(layout.local_length(r) * rows * local_width());
   }
   if (passthrough_) return;
-  pieces_ = impl::upload_table<typename Exec::memory_space>("krait::redistribution::pieces",
-                                                            sequence_pieces<Exec>(table, sequence_counts_));
+  using Memory = typename Exec::memory_space;
+  const auto pieces = sequence_pieces<Exec>(table, sequence_counts_);
+  const Sums sums = sums_of(pieces, table.width(), impl::longest_piece<Exec>);
+  pieces_ = impl::upload_table<Memory>("krait::redistribution::pieces", pieces);
+  sum_pieces_ = impl::upload_table<Memory>("krait::redistribution::sum_pieces", sums.pieces);
+  sum_sources_ = impl::upload_table<Memory>("krait::redistribution::sum_sources", sums.sources);
 }
 
 template <Scalar T, class Exec>
@@ -107,9 +141,34 @@ void Redistribution<T, Exec>::pack(const Exec& exec, const Tensor<const T***, Ex
   constexpr const char* function = "krait::Redistribution::pack";
   require_shard(function, "in", extents(in));
   require_buffer(function, "sequence_buffer", sequence_buffer, sequence_buffer_size());
+  copy_columns(exec, name, in, 0, sequence_buffer);
+}
+
+template <Scalar T, class Exec>
+void Redistribution<T, Exec>::pack_columns(const Exec& exec, const Tensor<const T***, Exec>& in,
+                                           std::int64_t first_column, const Tensor<T*, Exec>& sequence_buffer) const {
+  const std::string name = label<T, Exec>("krait::redistribution::pack_columns");
+  const Kokkos::Profiling::ScopedRegion region(name);
+  constexpr const char* function = "krait::Redistribution::pack_columns";
+  const std::vector<std::int64_t> given = extents(in);
+  KRAIT_REQUIRE(ShapeError, given[0] == rows_ && given[1] == layout_.local_length(), function, ": in has extents ",
+                given, ", expected ", rows_, " rows and ", layout_.local_length(), " local tokens for the ",
+                layout_.description());
+  KRAIT_REQUIRE(ShapeError, first_column >= 0 && first_column + given[2] <= width(), function, ": in has columns [",
+                first_column, ", ", first_column + given[2], "), but a row has ", width());
+  require_buffer(function, "sequence_buffer", sequence_buffer, sequence_buffer_size());
+  copy_columns(exec, name, in, first_column, sequence_buffer);
+}
+
+template <Scalar T, class Exec>
+void Redistribution<T, Exec>::copy_columns(const Exec& exec, const std::string& name,
+                                           const Tensor<const T***, Exec>& in, std::int64_t first_column,
+                                           const Tensor<T*, Exec>& sequence_buffer) const {
   if (passthrough_) return;
-  using Copy = impl::BufferCopy<T, Exec, true>;
-  impl::run_copy(name, exec, Copy{pieces_, impl::TokenRows<const T>::of(in), sequence_buffer.data(), rows_},
+  using Copy = impl::BufferCopy<T, Exec>;
+  impl::run_copy(name, exec,
+                 Copy{pieces_, impl::TokenRows<const T>::of(in), sequence_buffer.data(), rows_, first_column,
+                      static_cast<std::int64_t>(in.extent(2))},
                  layout_.local_length() * rows_);
 }
 
@@ -178,9 +237,27 @@ void Redistribution<T, Exec>::unpack(const Exec& exec, const Tensor<const T*, Ex
                 ": the sections do not give every column to exactly one rank, so there is no way back");
   require_shard(function, "out", extents(out));
   require_buffer(function, "sequence_buffer", sequence_buffer, sequence_buffer_size());
+  sum_columns(exec, name, sequence_buffer, out);
+}
+
+template <Scalar T, class Exec>
+void Redistribution<T, Exec>::unpack_sum(const Exec& exec, const Tensor<const T*, Exec>& sequence_buffer,
+                                         const Tensor<T***, Exec>& out) const {
+  const std::string name = label<T, Exec>("krait::redistribution::unpack_sum");
+  const Kokkos::Profiling::ScopedRegion region(name);
+  constexpr const char* function = "krait::Redistribution::unpack_sum";
+  require_shard(function, "out", extents(out));
+  require_buffer(function, "sequence_buffer", sequence_buffer, sequence_buffer_size());
+  sum_columns(exec, name, sequence_buffer, out);
+}
+
+template <Scalar T, class Exec>
+void Redistribution<T, Exec>::sum_columns(const Exec& exec, const std::string& name,
+                                          const Tensor<const T*, Exec>& sequence_buffer,
+                                          const Tensor<T***, Exec>& out) const {
   if (passthrough_) return;
-  using Copy = impl::BufferCopy<T, Exec, false>;
-  impl::run_copy(name, exec, Copy{pieces_, impl::TokenRows<T>::of(out), sequence_buffer.data(), rows_},
+  using Sum = impl::BufferSum<T, Exec>;
+  impl::run_copy(name, exec, Sum{sum_pieces_, sum_sources_, impl::TokenRows<T>::of(out), sequence_buffer.data(), rows_},
                  layout_.local_length() * rows_);
 }
 

@@ -31,6 +31,9 @@ namespace krait {
 ///     enter   in  --pack-->  sequence buffer  ==exchange==>  heads buffer     read as heads_view()
 ///     leave   heads_view() written  heads buffer  ==exchange==>  sequence buffer  --unpack-->  out
 ///
+/// Each direction is the backward of the other: gradients of what was entered leave through unpack_sum(), gradients of
+/// what left are entered.
+///
 /// Buffers are the caller's: sequence_buffer_size() and heads_buffer_size() elements, unit stride. They may be reused
 /// as soon as the step that reads them is over (a kernel: in the order of `exec`; an exchange: when its Request is).
 /// Columns that several ranks work on (groups shared by ranks) are read several times by the pack; nothing else is
@@ -79,6 +82,10 @@ class Redistribution {
                               const Tensor<T*, Exec>& sequence_buffer, const Tensor<T*, Exec>& heads_buffer) const;
   /// One kernel: fills the sequence buffer from `in` (rows, local_length, width).
   void pack(const Exec& exec, const Tensor<const T***, Exec>& in, const Tensor<T*, Exec>& sequence_buffer) const;
+  /// The same for rows whose columns lie in several tensors, one call each: `in` (rows, local_length, n) has columns
+  /// [first_column, first_column + n).
+  void pack_columns(const Exec& exec, const Tensor<const T***, Exec>& in, std::int64_t first_column,
+                    const Tensor<T*, Exec>& sequence_buffer) const;
   /// One all-to-all.
   [[nodiscard]] Request send_to_heads(const Exec& exec, const Communicator& comm,
                                       const Tensor<const T*, Exec>& sequence_buffer,
@@ -104,14 +111,22 @@ class Redistribution {
   /// One kernel: writes `out` (rows, local_length, width) from the sequence buffer.
   /// \throws ConfigError when a column belongs to no rank, or to several
   void unpack(const Exec& exec, const Tensor<const T*, Exec>& sequence_buffer, const Tensor<T***, Exec>& out) const;
+  /// The same for gradients, with any sections: a column that several ranks work on is the sum of their parts, in
+  /// accumulator_t<T> and ascending rank order, rounded once; one that belongs to no rank is 0. One kernel.
+  void unpack_sum(const Exec& exec, const Tensor<const T*, Exec>& sequence_buffer, const Tensor<T***, Exec>& out) const;
   /// \}
 
   /// The heads buffer as a tensor (rows, length, local_width), tokens by place.
   [[nodiscard]] Tensor<T***, Exec> heads_view(const Tensor<T*, Exec>& heads_buffer) const;
 
  private:
-  using Pieces = Kokkos::View<const impl::BufferPiece*, typename Exec::memory_space>;
+  template <class V>
+  using Table = Kokkos::View<const V*, typename Exec::memory_space>;
 
+  void copy_columns(const Exec& exec, const std::string& name, const Tensor<const T***, Exec>& in,
+                    std::int64_t first_column, const Tensor<T*, Exec>& sequence_buffer) const;
+  void sum_columns(const Exec& exec, const std::string& name, const Tensor<const T*, Exec>& sequence_buffer,
+                   const Tensor<T***, Exec>& out) const;
   void permute(const Exec& exec, const std::string& name, const Tensor<const T***, Exec>& from,
                const Tensor<T***, Exec>& to, bool to_places) const;
   void require_heads(const char* function, const char* name, const std::vector<std::int64_t>& extents) const;
@@ -126,7 +141,10 @@ class Redistribution {
   bool partition_;
   std::vector<std::int64_t> sequence_counts_;
   std::vector<std::int64_t> heads_counts_;
-  Pieces pieces_;  ///< of the sequence buffer
+  // Of the sequence buffer: where columns go to, and come from.
+  Table<impl::BufferPiece> pieces_;
+  Table<impl::SumPiece> sum_pieces_;
+  Table<impl::SumSource> sum_sources_;
 };
 
 }  // namespace krait

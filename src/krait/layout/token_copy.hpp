@@ -2,16 +2,17 @@
 #pragma once
 
 /// \file
-/// The copying kernels of the redistribution. A token row is copied in stretches of columns, so that the inner loop is
-/// a plain copy on a host and coalesced on a GPU. All offsets are 64-bit, whatever the Views' own index type.
+/// The copying and adding kernels of the redistribution. A token row is copied in stretches of columns, so that the
+/// inner loop is a plain copy on a host and coalesced on a GPU. All offsets are 64-bit, whatever the Views' own index
+/// type.
 
 #include <Kokkos_Core.hpp>
 #include <algorithm>
 #include <cstdint>
 #include <string>
-#include <type_traits>
 
 #include <krait/core/kokkos_shims.hpp>
+#include <krait/core/scalars.hpp>
 #include <krait/layout/buffer_piece.hpp>
 
 namespace krait::impl {
@@ -59,28 +60,86 @@ KOKKOS_FUNCTION void copy_columns(const Member& team, T* KOKKOS_RESTRICT to, std
                        [&](const std::int64_t k) { to[k * to_stride] = from[k * from_stride]; });
 }
 
-/// Between a tensor and a buffer of pieces: the pack where ToBuffer, else the unpack. Token row q is row q % rows of
-/// token q / rows.
-template <class T, class Exec, bool ToBuffer>
+/// From a tensor to a buffer of pieces. The tensor has columns [first, first + width) of the rows that the pieces are
+/// made of. Token row q is row q % rows of token q / rows.
+template <class T, class Exec>
 struct BufferCopy {
-  using Side = std::conditional_t<ToBuffer, const T, T>;
-  using Buffer = std::conditional_t<ToBuffer, T, const T>;
   Kokkos::View<const BufferPiece*, typename Exec::memory_space> pieces;
-  TokenRows<Side> tensor;
-  Buffer* buffer;
+  TokenRows<const T> from;
+  T* buffer;
   std::int64_t rows;
+  std::int64_t first;
+  std::int64_t width;
 
   [[nodiscard]] KOKKOS_FUNCTION std::int64_t size() const { return static_cast<std::int64_t>(pieces.extent(0)); }
 
   template <class Lanes>
   KOKKOS_FUNCTION void copy(const Lanes& lanes, std::int64_t q, std::int64_t p) const {
     const BufferPiece piece = pieces(p);
-    Side* const side = tensor.at(q % rows, q / rows, piece.column);
-    Buffer* const place = buffer + piece.offset + q * piece.stride;
-    if constexpr (ToBuffer) {
-      copy_columns(lanes, place, 1, side, tensor.column_stride, piece.count);
+    const std::int64_t begin = piece.column > first ? piece.column : first;
+    const std::int64_t piece_end = piece.column + piece.count;
+    const std::int64_t end = piece_end < first + width ? piece_end : first + width;
+    if (begin >= end) return;
+    copy_columns(lanes, buffer + piece.offset + q * piece.stride + (begin - piece.column), 1,
+                 from.at(q % rows, q / rows, begin - first), from.column_stride, end - begin);
+  }
+};
+
+/// Sums that are taken at once on a host, so that the compiler makes vectors of them.
+inline constexpr std::int64_t sums_at_once = 64;
+
+/// to[k * stride] = the sum of buffer[sources(s).offset + q * sources(s).stride + k] over s, in order, rounded once.
+template <class T, class Sources>
+KOKKOS_FUNCTION void add_columns(const OneLane& /*lanes*/, T* to, std::int64_t to_stride, const T* buffer,
+                                 const Sources& sources, const SumPiece& piece, std::int64_t q) {
+  using A = accumulator_t<T>;
+  for (std::int64_t begin = 0; begin < piece.count; begin += sums_at_once) {
+    const std::int64_t count = piece.count - begin < sums_at_once ? piece.count - begin : sums_at_once;
+    A sums[sums_at_once] = {};
+    for (std::int64_t s = 0; s < piece.sources; ++s) {
+      const SumSource source = sources(piece.first_source + s);
+      const T* const from = buffer + source.offset + q * source.stride + begin;
+      for (std::int64_t k = 0; k < count; ++k) sums[k] += static_cast<A>(from[k]);
+    }
+    for (std::int64_t k = 0; k < count; ++k) to[(begin + k) * to_stride] = static_cast<T>(sums[k]);
+  }
+}
+
+template <class Member, class T, class Sources>
+KOKKOS_FUNCTION void add_columns(const Member& team, T* to, std::int64_t to_stride, const T* buffer,
+                                 const Sources& sources, const SumPiece& piece, std::int64_t q) {
+  using A = accumulator_t<T>;
+  Kokkos::parallel_for(Kokkos::ThreadVectorRange(team, piece.count), [&](const std::int64_t k) {
+    A sum = 0;
+    for (std::int64_t s = 0; s < piece.sources; ++s) {
+      const SumSource source = sources(piece.first_source + s);
+      sum += static_cast<A>(buffer[source.offset + q * source.stride + k]);
+    }
+    to[k * to_stride] = static_cast<T>(sum);
+  });
+}
+
+/// From a buffer to a tensor: a column that lies in several places of the buffer is their sum, one that lies in none
+/// is 0. Token row q is row q % rows of token q / rows.
+template <class T, class Exec>
+struct BufferSum {
+  Kokkos::View<const SumPiece*, typename Exec::memory_space> pieces;
+  Kokkos::View<const SumSource*, typename Exec::memory_space> sources;
+  TokenRows<T> to;
+  const T* buffer;
+  std::int64_t rows;
+
+  [[nodiscard]] KOKKOS_FUNCTION std::int64_t size() const { return static_cast<std::int64_t>(pieces.extent(0)); }
+
+  template <class Lanes>
+  KOKKOS_FUNCTION void copy(const Lanes& lanes, std::int64_t q, std::int64_t p) const {
+    const SumPiece piece = pieces(p);
+    T* const place = to.at(q % rows, q / rows, piece.column);
+    if (piece.sources == 1) {
+      const SumSource source = sources(piece.first_source);
+      copy_columns(lanes, place, to.column_stride, buffer + source.offset + q * source.stride, 1, piece.count);
     } else {
-      copy_columns(lanes, side, tensor.column_stride, place, 1, piece.count);
+      add_columns(lanes, place, to.column_stride, buffer, sources, piece, q);
     }
   }
 };
