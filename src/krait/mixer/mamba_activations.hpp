@@ -23,6 +23,7 @@ struct ActivationBlocks {
   std::size_t y = 0;           ///< (b, l, d_inner), before gate and norm
   std::size_t rstd = 0;        ///< (b, l, groups), with rmsnorm
   std::size_t saved = 0;       ///< the operator's own
+  std::size_t saved_bytes = 0;
   std::size_t bytes = 0;
 
   friend bool operator==(const ActivationBlocks&, const ActivationBlocks&) = default;

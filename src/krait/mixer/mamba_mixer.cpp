@@ -9,15 +9,17 @@
 #include <krait/core/error.hpp>
 #include <krait/core/instantiate.hpp>
 #include <krait/ops/gated_rms_norm.hpp>
+#include <krait/ops/gated_rms_norm_backward.hpp>
 #include <krait/ops/projection.hpp>
+#include <krait/ops/projection_backward.hpp>
+#include <krait/parallel/whole_sequence.hpp>
 
 namespace krait {
 
-/// Where the intermediates of one call lie in the workspace. `xBCdt` doubles as workspace of the operator.
+/// Where the intermediates of a forward without a backward lie in the workspace. `xBCdt` and `y` double as workspace of
+/// the operator.
 template <Scalar T, class Exec>
 struct MambaMixer<T, Exec>::Buffers {
-  std::int64_t rows = 0;
-  std::int64_t tokens = 0;
   OperatorRoom room;
   std::size_t z = 0;
   std::size_t xBCdt = 0;
@@ -29,9 +31,42 @@ struct MambaMixer<T, Exec>::Buffers {
   std::size_t bytes = 0;
 };
 
+/// The parts of MambaActivations.
+template <Scalar T, class Exec>
+struct MambaMixer<T, Exec>::KeptTensors {
+  Output projection;  ///< z | x | B | C | dt
+  Output z;           ///< its columns
+  Output xBCdt;
+  Output y;
+  Tensor<accumulator_t<T>***, Exec> rstd;
+  Tensor<std::byte*, Exec> saved;
+};
+
+/// Where the intermediates of a training forward, and of its backward, lie in the workspace. Steps that follow one
+/// another share `steps`, in which the gated output of the norm has the front as long as it is needed.
+///
+///     forward    operator; gated
+///     backward   gradient of out_proj's input -> dy; norm: dy -> dy, gated, dz; out_proj's weight; operator: dy, steps
+///                -> dxBCdt; in_proj
+template <Scalar T, class Exec>
+struct MambaMixer<T, Exec>::TrainingBuffers {
+  std::size_t dprojection = 0;  ///< (b, l, projection_width)
+  std::size_t dy = 0;           ///< (b, l, d_inner), and room for the operator
+  std::int64_t dy_room = 0;
+  std::size_t steps = 0;
+  std::size_t after_gated = 0;  ///< scratch of the steps that need the gated output
+  std::size_t scratch_bytes = 0;
+  std::size_t operator_bytes = 0;  ///< of the backward
+  std::size_t forward_bytes = 0;   ///< of the forward's operator
+  std::size_t in_proj_bytes = 0;
+  std::size_t sum = 0;  ///< with tensor ranks: this rank's addend lies at `steps`, the sum here
+  std::size_t bytes = 0;
+};
+
 namespace {
 
 constexpr const char* name_of_forward = "krait::MambaMixer::forward";
+constexpr const char* name_of_backward = "krait::MambaMixer::backward";
 
 /// Position i of a row-major copy of a (b, l, d) tensor.
 template <class View>
@@ -54,6 +89,11 @@ struct CopyFromFlat {
   Tensor<T***, Exec> to;
   KOKKOS_FUNCTION void operator()(std::int64_t i) const { element(to, i) = static_cast<T>(from[i]); }
 };
+
+template <class Exec>
+Tensor<std::byte*, Exec> bytes_at(const Workspace<Exec>& workspace, std::size_t offset, std::size_t bytes) {
+  return make_tensor<std::byte*, Exec, 1>(workspace.template at<std::byte>(offset), {static_cast<std::int64_t>(bytes)});
+}
 
 template <class View>
 auto rows_of(const View& view, std::int64_t begin, std::int64_t count) {
@@ -84,33 +124,45 @@ void MambaMixer<T, Exec>::initialize(std::uint64_t seed, const InitializationSty
 }
 
 template <Scalar T, class Exec>
+SequenceOperatorConfig MambaMixer<T, Exec>::local() const {
+  return config_.sequence_operator(parallel_.tensor.size(), parallel_.divisibility);
+}
+
+template <Scalar T, class Exec>
 HeadPartition MambaMixer<T, Exec>::partition(const Place& context) const {
-  const auto local = config_.sequence_operator(parallel_.tensor.size(), parallel_.divisibility);
-  return {context, {local.heads, local.head_dim, local.groups, local.d_state}, local.divisibility};
+  const auto here = local();
+  return {context, {here.heads, here.head_dim, here.groups, here.d_state}, here.divisibility};
 }
 
 template <Scalar T, class Exec>
 SequenceOperator<T, Exec>& MambaMixer<T, Exec>::sequence_operator(int ranks) const {
   const Strategy strategy = resolve(parallel_.strategy, ranks);
   auto& slot = operators_[strategy];
-  if (!slot)
-    slot = make_sequence_operator<T, Exec>(strategy,
-                                           config_.sequence_operator(parallel_.tensor.size(), parallel_.divisibility));
+  if (!slot) slot = make_sequence_operator<T, Exec>(strategy, local());
   return *slot;
+}
+
+template <Scalar T, class Exec>
+SequenceOperatorParameters<T, Exec> MambaMixer<T, Exec>::operator_parameters() const {
+  return {.conv_weight = parameters_.conv_weight,
+          .conv_bias = parameters_.conv_bias,
+          .A_log = parameters_.A_log,
+          .dt_bias = parameters_.dt_bias,
+          .D = parameters_.D,
+          .D_per_channel = parameters_.D_per_channel};
 }
 
 template <Scalar T, class Exec>
 auto MambaMixer<T, Exec>::buffers(const Communicator& context, const SequenceLayout& layout, std::int64_t batch) const
     -> Buffers {
-  const auto local = config_.sequence_operator(parallel_.tensor.size(), parallel_.divisibility);
-  const std::int64_t tokens = layout.local_length();
-  const std::int64_t places = batch * tokens;
+  const auto here = local();
+  const std::int64_t places = batch * layout.local_length();
   const OperatorRoom room = sequence_operator(context.size()).room(context, layout, batch);
   WorkspaceLayout space;
-  Buffers result{.rows = batch, .tokens = tokens, .room = room};
-  result.z = space.add<T>(places * local.d_inner());
-  result.xBCdt = space.add<T>(std::max(places * local.input_width(), room.xBCdt));
-  result.y = space.add<T>(std::max(places * local.d_inner(), room.y));
+  Buffers result{.room = room};
+  result.z = space.add<T>(places * here.d_inner());
+  result.xBCdt = space.add<T>(std::max(places * here.input_width(), room.xBCdt));
+  result.y = space.add<T>(std::max(places * here.d_inner(), room.y));
   result.operator_bytes = sequence_operator(context.size()).workspace_bytes(context, layout, batch, true);
   result.operator_offset = space.add<std::byte>(static_cast<std::int64_t>(result.operator_bytes));
   if (parallel_.tensor.size() > 1) {
@@ -122,21 +174,123 @@ auto MambaMixer<T, Exec>::buffers(const Communicator& context, const SequenceLay
 }
 
 template <Scalar T, class Exec>
+auto MambaMixer<T, Exec>::training_buffers(const Communicator& context, const SequenceLayout& layout,
+                                           std::int64_t batch) const -> TrainingBuffers {
+  const auto here = local();
+  const auto& sequence = sequence_operator(context.size());
+  const std::int64_t tokens = layout.local_length();
+  const std::int64_t places = batch * tokens;
+  const std::int64_t inner = here.d_inner();
+  const std::int64_t width = inner + here.input_width();
+  TrainingBuffers result;
+  WorkspaceLayout space;
+  result.dprojection = space.add<T>(places * width);
+  result.dy_room = sequence.backward_room(context, layout, batch, saving());
+  result.dy = space.add<T>(std::max(places * inner, result.dy_room));
+  result.steps = space.bytes();
+
+  WorkspaceLayout gated_step = space;
+  gated_step.add<T>(places * inner);
+  result.after_gated = gated_step.bytes();
+  result.scratch_bytes = std::max(gated_rms_norm_backward_workspace_bytes<T, Exec>(batch, tokens, inner),
+                                  projection_backward_workspace_bytes<T, Exec>(batch, tokens, inner, config_.d_model));
+  gated_step.add<std::byte>(static_cast<std::int64_t>(result.scratch_bytes));
+  result.operator_bytes = sequence.backward_workspace_bytes(context, layout, batch, saving(), true);
+  result.forward_bytes = sequence.workspace_bytes(context, layout, batch, false);
+  result.in_proj_bytes = projection_backward_workspace_bytes<T, Exec>(batch, tokens, config_.d_model, width);
+  result.bytes = gated_step.bytes();
+  for (const std::size_t step : {result.operator_bytes, result.forward_bytes, result.in_proj_bytes})
+    result.bytes = std::max(result.bytes, result.steps + step);
+  if (parallel_.tensor.size() > 1) {
+    space.add<accumulator_t<T>>(places * config_.d_model);
+    result.sum = space.add<accumulator_t<T>>(places * config_.d_model);
+    result.bytes = std::max(result.bytes, space.bytes());
+  }
+  return result;
+}
+
+template <Scalar T, class Exec>
+impl::ActivationBlocks MambaMixer<T, Exec>::activation_blocks(const Communicator& context, const SequenceLayout& layout,
+                                                              std::int64_t batch) const {
+  const auto here = local();
+  const std::int64_t places = batch * layout.local_length();
+  impl::ActivationBlocks blocks;
+  WorkspaceLayout space;
+  blocks.projection = space.add<T>(places * (here.d_inner() + here.input_width()));
+  blocks.y = space.add<T>(places * here.d_inner());
+  blocks.rstd = space.add<accumulator_t<T>>(config_.rmsnorm ? places * here.groups : 0);
+  blocks.saved_bytes = sequence_operator(context.size()).saved_bytes(context, layout, batch, saving());
+  blocks.saved = space.add<std::byte>(static_cast<std::int64_t>(blocks.saved_bytes));
+  blocks.bytes = space.bytes();
+  return blocks;
+}
+
+template <Scalar T, class Exec>
 std::size_t MambaMixer<T, Exec>::workspace_bytes(const SequenceLayout& layout, std::int64_t batch) const {
   return buffers(parallel_.context, layout, batch).bytes;
 }
 
 template <Scalar T, class Exec>
-void MambaMixer<T, Exec>::check(const Hidden& hidden, const SequenceLayout& layout, const DocumentMap& documents,
-                                const Output& out) const {
-  documents.require_match(name_of_forward, layout);
-  const std::vector<std::int64_t> expected = {documents.rows(), layout.local_length(), config_.d_model};
-  KRAIT_REQUIRE(ShapeError, extents(hidden) == expected, name_of_forward, ": hidden is ", extents(hidden),
-                ", expected ", expected, " (the documents' rows, the layout's local length, d_model)");
-  KRAIT_REQUIRE(ShapeError, extents(out) == expected, name_of_forward, ": out is ", extents(out), ", expected ",
-                expected);
-  KRAIT_REQUIRE(ShapeError, hidden.size() == 0 || (hidden.data() != nullptr && out.data() != nullptr), name_of_forward,
-                ": hidden or out has no memory");
+std::size_t MambaMixer<T, Exec>::saved_bytes(const SequenceLayout& layout, std::int64_t batch) const {
+  return activation_blocks(parallel_.context, layout, batch).bytes;
+}
+
+template <Scalar T, class Exec>
+std::size_t MambaMixer<T, Exec>::backward_workspace_bytes(const SequenceLayout& layout, std::int64_t batch) const {
+  return training_buffers(parallel_.context, layout, batch).bytes;
+}
+
+template <Scalar T, class Exec>
+void MambaMixer<T, Exec>::check_call(const char* function, const Call& call) const {
+  call.layout.require_match(function, call.context.place());
+  KRAIT_REQUIRE(LayoutError, call.documents_given || call.layout.kind() != SequenceLayout::Kind::zigzag_docs, function,
+                ": the layout is cut by documents, so a DocumentMap is needed that says where states start afresh");
+  call.documents.require_match(function, call.layout);
+}
+
+template <Scalar T, class Exec>
+void MambaMixer<T, Exec>::check_tensor(const char* function, const char* name, const Hidden& tensor,
+                                       const Call& call) const {
+  const std::vector<std::int64_t> expected = {call.documents.rows(), call.layout.local_length(), config_.d_model};
+  KRAIT_REQUIRE(ShapeError, extents(tensor) == expected, function, ": ", name, " is ", extents(tensor), ", expected ",
+                expected, " (the documents' rows, the layout's local length, d_model)");
+  KRAIT_REQUIRE(ShapeError, tensor.size() == 0 || tensor.data() != nullptr, function, ": ", name, " has no memory");
+}
+
+template <Scalar T, class Exec>
+void MambaMixer<T, Exec>::check_kept(const Call& call, const MambaActivations<T, Exec>& kept) const {
+  KRAIT_REQUIRE(ConfigError, kept.filled(), name_of_backward, ": kept is empty, expected what a forward has filled");
+  const SequenceLayout& layout = kept.call_->layout;
+  KRAIT_REQUIRE(ShapeError, kept.call_->documents.rows() == call.documents.rows(), name_of_backward,
+                ": the forward had a batch of ", kept.call_->documents.rows(), " rows, this call has ",
+                call.documents.rows());
+  KRAIT_REQUIRE(LayoutError, layout.place() == call.layout.place() && layout == call.layout, name_of_backward,
+                ": the forward had the ", layout.description(), ", this call has the ", call.layout.description(),
+                layout.length() == call.layout.length() ? " (the tokens of each rank count)" : "");
+  KRAIT_REQUIRE(LayoutError, impl::same_documents(kept.call_->documents, call.documents), name_of_backward,
+                ": the forward had other documents (", kept.call_->documents.documents(), ", now ",
+                call.documents.documents(), "), or other boundaries of them");
+  KRAIT_REQUIRE(ConfigError, kept.call_->blocks == activation_blocks(call.context, call.layout, call.documents.rows()),
+                name_of_backward, ": kept was filled by a mixer of another configuration");
+}
+
+template <Scalar T, class Exec>
+void MambaMixer<T, Exec>::check_gradients(const MambaGradients<T, Exec>& gradients) const {
+  const auto check = [](const char* name, const auto& gradient, const auto& parameter) {
+    KRAIT_REQUIRE(ShapeError, extents(gradient) == extents(parameter), name_of_backward, ": the gradient of ", name,
+                  " is ", extents(gradient), ", expected ", extents(parameter));
+  };
+  check("in_proj_weight", gradients.in_proj_weight, parameters_.in_proj_weight);
+  check("in_proj_bias", gradients.in_proj_bias, parameters_.in_proj_bias);
+  check("conv_weight", gradients.conv_weight, parameters_.conv_weight);
+  check("conv_bias", gradients.conv_bias, parameters_.conv_bias);
+  check("dt_bias", gradients.dt_bias, parameters_.dt_bias);
+  check("A_log", gradients.A_log, parameters_.A_log);
+  check("D", gradients.D, parameters_.D);
+  check("D_per_channel", gradients.D_per_channel, parameters_.D_per_channel);
+  check("norm_weight", gradients.norm_weight, parameters_.norm_weight);
+  check("out_proj_weight", gradients.out_proj_weight, parameters_.out_proj_weight);
+  check("out_proj_bias", gradients.out_proj_bias, parameters_.out_proj_bias);
 }
 
 template <Scalar T, class Exec>
@@ -158,89 +312,275 @@ template <Scalar T, class Exec>
 void MambaMixer<T, Exec>::forward(const Exec& exec, const Hidden& hidden, const SequenceLayout& layout,
                                   const Output& out) {
   const DocumentMap& documents = whole_rows(layout, static_cast<std::int64_t>(hidden.extent(0)));
-  run(exec, parallel_.context, hidden, layout, documents, out, false);
+  run(exec, {parallel_.context, layout, documents, false}, hidden, out);
 }
 
 template <Scalar T, class Exec>
 void MambaMixer<T, Exec>::forward(const Exec& exec, const Hidden& hidden, const SequenceLayout& layout,
                                   const DocumentMap& documents, const Output& out) {
-  forward(exec, parallel_.context, hidden, layout, documents, out);
+  run(exec, {parallel_.context, layout, documents}, hidden, out);
 }
 
 template <Scalar T, class Exec>
 void MambaMixer<T, Exec>::forward(const Exec& exec, const Communicator& context, const Hidden& hidden,
                                   const SequenceLayout& layout, const DocumentMap& documents, const Output& out) {
-  run(exec, context, hidden, layout, documents, out, true);
+  run(exec, {context, layout, documents}, hidden, out);
 }
 
 template <Scalar T, class Exec>
-void MambaMixer<T, Exec>::run(const Exec& exec, const Communicator& context, const Hidden& hidden,
-                              const SequenceLayout& layout, const DocumentMap& documents, const Output& out,
-                              bool documents_given) {
-  const Kokkos::Profiling::ScopedRegion region(name_of_forward);
-  agreed_(context, name_of_forward, layout, documents, [&] {
-    layout.require_match(name_of_forward, context.place());
-    KRAIT_REQUIRE(LayoutError, documents_given || layout.kind() != SequenceLayout::Kind::zigzag_docs, name_of_forward,
-                  ": the layout is cut by documents, so a DocumentMap is needed that says where states start afresh");
-    check(hidden, layout, documents, out);
-    workspace_->reserve(exec, buffers(context, layout, documents.rows()).bytes);
-  });
-  auto& sequence = sequence_operator(context.size());
+void MambaMixer<T, Exec>::forward(const Exec& exec, const Hidden& hidden, const SequenceLayout& layout,
+                                  const Output& out, MambaActivations<T, Exec>& kept) {
+  const DocumentMap& documents = whole_rows(layout, static_cast<std::int64_t>(hidden.extent(0)));
+  run_training(exec, {parallel_.context, layout, documents, false}, hidden, out, kept);
+}
 
-  const auto local = config_.sequence_operator(parallel_.tensor.size(), parallel_.divisibility);
-  const Buffers place = buffers(context, layout, documents.rows());
-  const std::int64_t inner = local.d_inner();
-  const auto tensor = [&](std::size_t offset, std::int64_t width) {
-    return make_tensor<T***, Exec, 3>(workspace_->template at<T>(offset), {place.rows, place.tokens, width});
-  };
-  const Output z = tensor(place.z, inner);
-  const Output xBCdt = tensor(place.xBCdt, local.input_width());
-  const Output y = tensor(place.y, inner);
+template <Scalar T, class Exec>
+void MambaMixer<T, Exec>::forward(const Exec& exec, const Hidden& hidden, const SequenceLayout& layout,
+                                  const DocumentMap& documents, const Output& out, MambaActivations<T, Exec>& kept) {
+  run_training(exec, {parallel_.context, layout, documents}, hidden, out, kept);
+}
 
-  const auto project = [&](std::int64_t begin, const Output& into) {
-    const auto width = static_cast<std::int64_t>(into.extent(2));
-    ProjectionArguments<T, Exec> arguments{
-        .in = hidden, .weight = rows_of(parameters_.in_proj_weight, begin, width), .bias = {}, .out = into};
-    if (config_.bias) arguments.bias = rows_of(parameters_.in_proj_bias, begin, width);
-    projection(exec, arguments);
-  };
-  project(0, z);
-  project(inner, xBCdt);
+template <Scalar T, class Exec>
+void MambaMixer<T, Exec>::forward(const Exec& exec, const Communicator& context, const Hidden& hidden,
+                                  const SequenceLayout& layout, const DocumentMap& documents, const Output& out,
+                                  MambaActivations<T, Exec>& kept) {
+  run_training(exec, {context, layout, documents}, hidden, out, kept);
+}
 
-  const auto scratch = make_tensor<std::byte*, Exec, 1>(workspace_->template at<std::byte>(place.operator_offset),
-                                                        {static_cast<std::int64_t>(place.operator_bytes)});
-  sequence.forward(exec, context, layout, documents,
-                   {.conv_weight = parameters_.conv_weight,
-                    .conv_bias = parameters_.conv_bias,
-                    .A_log = parameters_.A_log,
-                    .dt_bias = parameters_.dt_bias,
-                    .D = parameters_.D,
-                    .D_per_channel = parameters_.D_per_channel},
-                   {.xBCdt = xBCdt, .y = y, .workspace = scratch, .room = place.room});
+template <Scalar T, class Exec>
+void MambaMixer<T, Exec>::backward(const Exec& exec, const Hidden& hidden, const SequenceLayout& layout,
+                                   const MambaActivations<T, Exec>& kept, const Hidden& dout, const Output& dhidden,
+                                   const MambaGradients<T, Exec>& gradients) {
+  const DocumentMap& documents = whole_rows(layout, static_cast<std::int64_t>(hidden.extent(0)));
+  run_backward(exec, {parallel_.context, layout, documents, false}, hidden, kept, dout, dhidden, gradients);
+}
 
+template <Scalar T, class Exec>
+void MambaMixer<T, Exec>::backward(const Exec& exec, const Hidden& hidden, const SequenceLayout& layout,
+                                   const DocumentMap& documents, const MambaActivations<T, Exec>& kept,
+                                   const Hidden& dout, const Output& dhidden,
+                                   const MambaGradients<T, Exec>& gradients) {
+  run_backward(exec, {parallel_.context, layout, documents}, hidden, kept, dout, dhidden, gradients);
+}
+
+template <Scalar T, class Exec>
+void MambaMixer<T, Exec>::backward(const Exec& exec, const Communicator& context, const Hidden& hidden,
+                                   const SequenceLayout& layout, const DocumentMap& documents,
+                                   const MambaActivations<T, Exec>& kept, const Hidden& dout, const Output& dhidden,
+                                   const MambaGradients<T, Exec>& gradients) {
+  run_backward(exec, {context, layout, documents}, hidden, kept, dout, dhidden, gradients);
+}
+
+template <Scalar T, class Exec>
+void MambaMixer<T, Exec>::project_in(const Exec& exec, const Hidden& hidden, std::int64_t first,
+                                     const Output& into) const {
+  const auto width = static_cast<std::int64_t>(into.extent(2));
+  ProjectionArguments<T, Exec> arguments{
+      .in = hidden, .weight = rows_of(parameters_.in_proj_weight, first, width), .bias = {}, .out = into};
+  if (config_.bias) arguments.bias = rows_of(parameters_.in_proj_bias, first, width);
+  projection(exec, arguments);
+}
+
+template <Scalar T, class Exec>
+void MambaMixer<T, Exec>::gate_and_norm(const Exec& exec, const Hidden& y, const Hidden& z, const Output& out,
+                                        const Tensor<accumulator_t<T>***, Exec>& rstd) const {
+  const auto here = local();
   gated_rms_norm(exec, GatedRmsNormArguments<T, Exec>{.x = y,
                                                       .z = z,
                                                       .weight = parameters_.norm_weight,
                                                       .bias = {},
-                                                      .out = y,
-                                                      .group_size = inner / local.groups,
+                                                      .out = out,
+                                                      .rstd = rstd,
+                                                      .group_size = here.d_inner() / here.groups,
                                                       .norm_before_gate = config_.norm_before_gate,
                                                       .normalize = config_.rmsnorm,
                                                       .epsilon = config_.norm_eps});
-
-  // The bias belongs to the whole layer: one tensor rank adds it.
-  ProjectionArguments<T, Exec> arguments{.in = y, .weight = parameters_.out_proj_weight, .bias = {}, .out = out};
-  if (config_.bias && parallel_.tensor.rank() == 0) arguments.bias = parameters_.out_proj_bias;
-  projection(exec, arguments);
-  if (parallel_.tensor.size() > 1) add_over_tensor_ranks(exec, place, out);
 }
 
 template <Scalar T, class Exec>
-void MambaMixer<T, Exec>::add_over_tensor_ranks(const Exec& exec, const Buffers& place, const Output& out) const {
+void MambaMixer<T, Exec>::project_out(const Exec& exec, const Hidden& gated, const Output& out) const {
+  // The bias belongs to the whole layer: one tensor rank adds it.
+  ProjectionArguments<T, Exec> arguments{.in = gated, .weight = parameters_.out_proj_weight, .bias = {}, .out = out};
+  if (config_.bias && parallel_.tensor.rank() == 0) arguments.bias = parameters_.out_proj_bias;
+  projection(exec, arguments);
+}
+
+template <Scalar T, class Exec>
+void MambaMixer<T, Exec>::run(const Exec& exec, const Call& call, const Hidden& hidden, const Output& out) {
+  const Kokkos::Profiling::ScopedRegion region(name_of_forward);
+  const std::int64_t batch = call.documents.rows();
+  agreed_(call.context, name_of_forward, call.layout, call.documents, [&] {
+    check_call(name_of_forward, call);
+    check_tensor(name_of_forward, "hidden", hidden, call);
+    check_tensor(name_of_forward, "out", out, call);
+    workspace_->reserve(exec, buffers(call.context, call.layout, batch).bytes);
+  });
+  const auto here = local();
+  const Buffers place = buffers(call.context, call.layout, batch);
+  const auto tensor = [&](std::size_t offset, std::int64_t width) {
+    return make_tensor<T***, Exec, 3>(workspace_->template at<T>(offset), {batch, call.layout.local_length(), width});
+  };
+  const Output z = tensor(place.z, here.d_inner());
+  const Output xBCdt = tensor(place.xBCdt, here.input_width());
+  const Output y = tensor(place.y, here.d_inner());
+
+  project_in(exec, hidden, 0, z);
+  project_in(exec, hidden, here.d_inner(), xBCdt);
+  sequence_operator(call.context.size())
+      .forward(exec, call.context, call.layout, call.documents, operator_parameters(),
+               {.xBCdt = xBCdt,
+                .y = y,
+                .workspace = bytes_at(*workspace_, place.operator_offset, place.operator_bytes),
+                .room = place.room});
+  gate_and_norm(exec, y, z, y, {});
+  project_out(exec, y, out);
+  if (parallel_.tensor.size() > 1) add_over_tensor_ranks(exec, place.partial, place.sum, out);
+}
+
+template <Scalar T, class Exec>
+void MambaMixer<T, Exec>::run_training(const Exec& exec, const Call& call, const Hidden& hidden, const Output& out,
+                                       MambaActivations<T, Exec>& kept) {
+  const Kokkos::Profiling::ScopedRegion region(name_of_forward);
+  const std::int64_t batch = call.documents.rows();
+  agreed_(call.context, name_of_forward, call.layout, call.documents, [&] {
+    check_call(name_of_forward, call);
+    check_tensor(name_of_forward, "hidden", hidden, call);
+    check_tensor(name_of_forward, "out", out, call);
+    kept.memory_.reserve(exec, activation_blocks(call.context, call.layout, batch).bytes);
+    workspace_->reserve(exec, training_buffers(call.context, call.layout, batch).bytes);
+  });
+  kept.call_.emplace(call.layout, call.documents, activation_blocks(call.context, call.layout, batch));
+  const TrainingBuffers place = training_buffers(call.context, call.layout, batch);
+  const KeptTensors tensors = kept_tensors(kept);
+  const auto gated = make_tensor<T***, Exec, 3>(workspace_->template at<T>(place.steps),
+                                                {batch, call.layout.local_length(), local().d_inner()});
+
+  project_in(exec, hidden, 0, tensors.projection);
+  sequence_operator(call.context.size())
+      .forward(exec, call.context, call.layout, call.documents, operator_parameters(),
+               {.xBCdt = tensors.xBCdt,
+                .y = tensors.y,
+                .workspace = bytes_at(*workspace_, place.steps, place.forward_bytes),
+                .saved = tensors.saved,
+                .saving = saving()});
+  gate_and_norm(exec, tensors.y, tensors.z, gated, tensors.rstd);
+  project_out(exec, gated, out);
+  if (parallel_.tensor.size() > 1) add_over_tensor_ranks(exec, place.steps, place.sum, out);
+}
+
+template <Scalar T, class Exec>
+void MambaMixer<T, Exec>::run_backward(const Exec& exec, const Call& call, const Hidden& hidden,
+                                       const MambaActivations<T, Exec>& kept, const Hidden& dout, const Output& dhidden,
+                                       const MambaGradients<T, Exec>& gradients) {
+  const Kokkos::Profiling::ScopedRegion region(name_of_backward);
+  const std::int64_t batch = call.documents.rows();
+  agreed_(call.context, name_of_backward, call.layout, call.documents, [&] {
+    check_call(name_of_backward, call);
+    check_kept(call, kept);
+    check_tensor(name_of_backward, "hidden", hidden, call);
+    check_tensor(name_of_backward, "dout", dout, call);
+    check_tensor(name_of_backward, "dhidden", dhidden, call);
+    check_gradients(gradients);
+    workspace_->reserve(exec, training_buffers(call.context, call.layout, batch).bytes);
+  });
+  const auto here = local();
+  const std::int64_t inner = here.d_inner();
+  const TrainingBuffers place = training_buffers(call.context, call.layout, batch);
+  const KeptTensors tensors = kept_tensors(kept);
+  const auto tensor = [&](std::size_t offset, std::int64_t width) {
+    return make_tensor<T***, Exec, 3>(workspace_->template at<T>(offset), {batch, call.layout.local_length(), width});
+  };
+  const Output dprojection = tensor(place.dprojection, inner + here.input_width());
+  const Output dy = tensor(place.dy, inner);
+  const Output gated = tensor(place.steps, inner);
+  const auto scratch = bytes_at(*workspace_, place.after_gated, place.scratch_bytes);
+
+  ProjectionBackwardArguments<T, Exec> out_proj;
+  out_proj.dout = dout;
+  out_proj.workspace = scratch;
+  ProjectionBackwardArguments<T, Exec> out_proj_weight = out_proj;
+  out_proj.weight = parameters_.out_proj_weight;
+  out_proj.din = dy;
+  projection_backward(exec, out_proj);
+
+  GatedRmsNormBackwardArguments<T, Exec> norm;
+  norm.x = tensors.y;
+  norm.z = tensors.z;
+  norm.weight = parameters_.norm_weight;
+  norm.group_size = inner / here.groups;
+  norm.norm_before_gate = config_.norm_before_gate;
+  norm.normalize = config_.rmsnorm;
+  norm.epsilon = config_.norm_eps;
+  norm.rstd = tensors.rstd;
+  norm.dout = dy;
+  norm.dx = dy;
+  norm.dz = impl::columns(dprojection, 0, inner);
+  norm.dweight = gradients.norm_weight;
+  norm.out = gated;
+  norm.workspace = scratch;
+  gated_rms_norm_backward(exec, norm);
+
+  out_proj_weight.in = gated;
+  out_proj_weight.dweight = gradients.out_proj_weight;
+  out_proj_weight.dbias = gradients.out_proj_bias;
+  projection_backward(exec, out_proj_weight);
+
+  SequenceOperatorBackwardArguments<T, Exec> sequence;
+  sequence.xBCdt = tensors.xBCdt;
+  sequence.dy = dy;
+  sequence.dxBCdt = impl::columns(dprojection, inner, here.input_width());
+  sequence.saved = tensors.saved;
+  sequence.saving = saving();
+  sequence.workspace = bytes_at(*workspace_, place.steps, place.operator_bytes);
+  sequence.room = place.dy_room;
+  sequence_operator(call.context.size())
+      .backward(exec, call.context, call.layout, call.documents, operator_parameters(),
+                {.conv_weight = gradients.conv_weight,
+                 .conv_bias = gradients.conv_bias,
+                 .A_log = gradients.A_log,
+                 .dt_bias = gradients.dt_bias,
+                 .D = gradients.D,
+                 .D_per_channel = gradients.D_per_channel},
+                sequence);
+
+  ProjectionBackwardArguments<T, Exec> in_proj;
+  in_proj.in = hidden;
+  in_proj.weight = parameters_.in_proj_weight;
+  in_proj.dout = dprojection;
+  in_proj.din = dhidden;
+  in_proj.dweight = gradients.in_proj_weight;
+  in_proj.dbias = gradients.in_proj_bias;
+  in_proj.workspace = bytes_at(*workspace_, place.steps, place.in_proj_bytes);
+  projection_backward(exec, in_proj);
+  if (parallel_.tensor.size() > 1) add_over_tensor_ranks(exec, place.steps, place.sum, dhidden);
+}
+
+template <Scalar T, class Exec>
+auto MambaMixer<T, Exec>::kept_tensors(const MambaActivations<T, Exec>& kept) const -> KeptTensors {
+  const auto here = local();
+  const std::int64_t inner = here.d_inner();
+  const impl::ActivationBlocks& blocks = kept.call_->blocks;
+  const auto tensor = [&](auto* memory, std::int64_t width) {
+    using V = std::remove_pointer_t<decltype(memory)>;
+    return make_tensor<V***, Exec, 3>(memory, {kept.call_->documents.rows(), kept.call_->layout.local_length(), width});
+  };
+  KeptTensors tensors;
+  tensors.projection = tensor(kept.memory_.template at<T>(blocks.projection), inner + here.input_width());
+  tensors.z = impl::columns(tensors.projection, 0, inner);
+  tensors.xBCdt = impl::columns(tensors.projection, inner, here.input_width());
+  tensors.y = tensor(kept.memory_.template at<T>(blocks.y), inner);
+  if (config_.rmsnorm) tensors.rstd = tensor(kept.memory_.template at<accumulator_t<T>>(blocks.rstd), here.groups);
+  tensors.saved = bytes_at(kept.memory_, blocks.saved, blocks.saved_bytes);
+  return tensors;
+}
+
+template <Scalar T, class Exec>
+void MambaMixer<T, Exec>::add_over_tensor_ranks(const Exec& exec, std::size_t partial_offset, std::size_t sum_offset,
+                                                const Output& out) const {
   using A = accumulator_t<T>;
   using Flat = Kokkos::View<A*, typename Exec::memory_space, Kokkos::MemoryTraits<Kokkos::Unmanaged>>;
-  const Flat partial(workspace_->template at<A>(place.partial), out.size());
-  const Flat sum(workspace_->template at<A>(place.sum), out.size());
+  const Flat partial(workspace_->template at<A>(partial_offset), out.size());
+  const Flat sum(workspace_->template at<A>(sum_offset), out.size());
   const Kokkos::RangePolicy<Exec, Kokkos::IndexType<std::int64_t>> every(exec, 0,
                                                                          static_cast<std::int64_t>(out.size()));
   Kokkos::parallel_for("krait::MambaMixer::gather_partial", every, CopyToFlat<A, T, Exec>{out, partial.data()});

@@ -94,7 +94,7 @@ class MambaMixer {
   /// rounded up to 128 bytes.
   [[nodiscard]] std::size_t saved_bytes(const SequenceLayout& layout, std::int64_t batch) const;
 
-  /// Bytes of workspace that backward() needs on this rank.
+  /// Bytes of workspace that backward() needs on this rank, and no less than a training forward, which reserves them.
   [[nodiscard]] std::size_t backward_workspace_bytes(const SequenceLayout& layout, std::int64_t batch) const;
 
   /// As forward() without `kept`, which gets what backward() needs. `out` may replace `hidden` only when the caller has
@@ -130,13 +130,44 @@ class MambaMixer {
 
  private:
   struct Buffers;
+  struct TrainingBuffers;
+  struct KeptTensors;
+  /// Where a forward or backward runs.
+  struct Call {
+    const Communicator& context;
+    const SequenceLayout& layout;
+    const DocumentMap& documents;
+    bool documents_given = true;
+  };
+
+  [[nodiscard]] SequenceOperatorConfig local() const;
+  [[nodiscard]] Saving saving() const { return config_.use_mem_eff_path ? Saving::lean : Saving::full; }
   [[nodiscard]] SequenceOperator<T, Exec>& sequence_operator(int ranks) const;
+  [[nodiscard]] SequenceOperatorParameters<T, Exec> operator_parameters() const;
   [[nodiscard]] Buffers buffers(const Communicator& context, const SequenceLayout& layout, std::int64_t batch) const;
-  void check(const Hidden& hidden, const SequenceLayout& layout, const DocumentMap& documents, const Output& out) const;
-  void run(const Exec& exec, const Communicator& context, const Hidden& hidden, const SequenceLayout& layout,
-           const DocumentMap& documents, const Output& out, bool documents_given);
+  [[nodiscard]] TrainingBuffers training_buffers(const Communicator& context, const SequenceLayout& layout,
+                                                 std::int64_t batch) const;
+  [[nodiscard]] impl::ActivationBlocks activation_blocks(const Communicator& context, const SequenceLayout& layout,
+                                                         std::int64_t batch) const;
+  [[nodiscard]] KeptTensors kept_tensors(const MambaActivations<T, Exec>& kept) const;
   const DocumentMap& whole_rows(const SequenceLayout& layout, std::int64_t batch);
-  void add_over_tensor_ranks(const Exec& exec, const Buffers& buffers, const Output& out) const;
+
+  void check_call(const char* function, const Call& call) const;
+  void check_tensor(const char* function, const char* name, const Hidden& tensor, const Call& call) const;
+  void check_kept(const Call& call, const MambaActivations<T, Exec>& kept) const;
+  void check_gradients(const MambaGradients<T, Exec>& gradients) const;
+
+  void run(const Exec& exec, const Call& call, const Hidden& hidden, const Output& out);
+  void run_training(const Exec& exec, const Call& call, const Hidden& hidden, const Output& out,
+                    MambaActivations<T, Exec>& kept);
+  void run_backward(const Exec& exec, const Call& call, const Hidden& hidden, const MambaActivations<T, Exec>& kept,
+                    const Hidden& dout, const Output& dhidden, const MambaGradients<T, Exec>& gradients);
+  void project_in(const Exec& exec, const Hidden& hidden, std::int64_t first, const Output& into) const;
+  void gate_and_norm(const Exec& exec, const Hidden& y, const Hidden& z, const Output& out,
+                     const Tensor<accumulator_t<T>***, Exec>& rstd) const;
+  void project_out(const Exec& exec, const Hidden& gated, const Output& out) const;
+  void add_over_tensor_ranks(const Exec& exec, std::size_t partial_offset, std::size_t sum_offset,
+                             const Output& out) const;
 
   MambaConfig config_;
   Parallel parallel_;

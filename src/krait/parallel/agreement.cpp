@@ -65,16 +65,6 @@ Outcome outcome_of(const std::function<void()>& check) {
   return {};
 }
 
-bool same_documents(const DocumentMap& a, const DocumentMap& b) {
-  const std::vector<Run>& mine = a.runs().host();
-  const std::vector<Run>& theirs = b.runs().host();
-  return a.rows() == b.rows() && a.length() == b.length() &&
-         (&mine == &theirs ||
-          std::equal(mine.begin(), mine.end(), theirs.begin(), theirs.end(), [](const Run& m, const Run& t) {
-            return m.row == t.row && m.begin == t.begin && m.end == t.end;
-          }));
-}
-
 std::string text_of_rank(const Communicator& group, int root, const std::string& mine, std::int64_t length) {
   const HostArray<std::byte> text("krait::agreement::text", static_cast<std::size_t>(length));
   if (group.rank() == root)
@@ -86,6 +76,16 @@ std::string text_of_rank(const Communicator& group, int root, const std::string&
 }
 
 }  // namespace
+
+bool same_documents(const DocumentMap& a, const DocumentMap& b) {
+  const std::vector<Run>& mine = a.runs().host();
+  const std::vector<Run>& theirs = b.runs().host();
+  return a.rows() == b.rows() && a.length() == b.length() &&
+         (&mine == &theirs ||
+          std::equal(mine.begin(), mine.end(), theirs.begin(), theirs.end(), [](const Run& m, const Run& t) {
+            return m.row == t.row && m.begin == t.begin && m.end == t.end;
+          }));
+}
 
 void agree(const Communicator& group, const char* function, const std::vector<SharedValue>& shared,
            const std::function<void()>& check) {

@@ -31,6 +31,9 @@ void agree(const Communicator& group, const char* function, const std::vector<Sh
 std::int64_t fingerprint(const SequenceLayout& layout);
 std::int64_t fingerprint(const DocumentMap& documents);
 
+/// True when both have the same documents in the same order.
+bool same_documents(const DocumentMap& a, const DocumentMap& b);
+
 /// The checks of a call that takes a layout and documents: agreed on by all ranks when either is new to the group, by
 /// each rank alone in a steady state, where the group has agreed on the same ones the last time. What counts as new is
 /// a matter of contents, and is remembered for each group by itself: all ranks of a group must come to the same

@@ -25,7 +25,43 @@ Tensor<V*, Exec> flat(V* data, std::int64_t count) {
 /// Blocks begin at multiples of 128 bytes or more.
 std::int64_t aligned(std::int64_t elements) { return (elements + 127) / 128 * 128; }
 
+/// Memory as (b, length, width), rows of a token side by side as in a heads buffer.
+template <class V, class Exec, class Plan>
+Tensor<V***, Exec> heads_tensor(V* data, const Plan& plan, std::int64_t width) {
+  return make_tensor<V***, Exec, 3>(data, {plan.rows(), plan.layout().length(), width},
+                                    {width, plan.rows() * width, 1});
+}
+
+/// Memory as the output of the convolution.
+template <class V, class Exec, class Plan>
+Tensor<V***, Exec> conv_tensor(V* data, const Plan& plan, const HeadPartition& partition) {
+  return make_tensor<V***, Exec, 3>(data, {plan.rows(), plan.layout().length(), partition.conv_channels_local()});
+}
+
 }  // namespace
+
+/// The plans of all exchanges of one layout and batch.
+template <Scalar T, class Exec>
+struct HiddenParallel<T, Exec>::Exchanges {
+  HeadPartition partition;
+  Redistribution<T, Exec> enter;       // x | B | C | dt, and gradients of them on the way back
+  Redistribution<T, Exec> leave;       // y, and gradients of it on the way in
+  Redistribution<T, Exec> enter_both;  // x | B | C | dt | dy
+
+  Exchanges(const HeadPartition& heads, const SequenceLayout& layout, std::int64_t batch)
+      : partition(heads),
+        enter(layout, partition.projection_sections(false), batch),
+        leave(layout, partition.inner_sections(), batch),
+        enter_both(layout, partition.backward_sections(), batch) {}
+
+  /// What a backward enters.
+  [[nodiscard]] const Redistribution<T, Exec>& entering(Saving saving) const {
+    return saving == Saving::lean ? enter_both : leave;
+  }
+  [[nodiscard]] std::int64_t places() const { return enter.rows() * enter.layout().length(); }
+  [[nodiscard]] std::int64_t conv_elements() const { return places() * partition.conv_channels_local(); }
+  [[nodiscard]] std::int64_t input_elements() const { return places() * enter.local_width(); }
+};
 
 /// Elements of each block of memory that a forward call walks through. A block is reused as soon as its contents are
 /// dead. Given room(), the arrival lies in the caller's xBCdt, and y_out in the caller's y.
@@ -36,42 +72,67 @@ std::int64_t aligned(std::int64_t elements) { return (elements + 127) / 128 * 12
 ///     scan       conv_out, heads buffer (dt)                                        ->  heads buffer of the way back
 ///     leave                                sequence buffer of the way back          <-  "
 ///     unpack                               "                                        ->  y
+///
+/// A forward that saves everything has heads buffer and conv_out in memory that its caller keeps, and what comes home
+/// in `exchange`.
 template <Scalar T, class Exec>
 struct HiddenParallel<T, Exec>::Blocks {
   std::int64_t exchange = 0;
   std::int64_t arrival = 0;
   std::int64_t y_out = 0;
 
+  explicit Blocks(const Exchanges& plans)
+      : exchange(aligned(std::max(plans.enter.sequence_buffer_size(), plans.conv_elements()))),
+        arrival(aligned(std::max(plans.enter.heads_buffer_size(), plans.leave.sequence_buffer_size()))),
+        y_out(aligned(plans.leave.heads_buffer_size())) {}
+
   [[nodiscard]] std::int64_t of_workspace(bool overwrite_input) const {
     return exchange + (overwrite_input ? 0 : arrival + y_out);
   }
 };
 
+/// The same of a backward call. Given room, the arrival lies in the caller's dy.
+///
+///     first, then second                             arrival
+///     enter   sequence buffer                    ->  heads buffer: x | B | C | dt | dy, or dy
+///     conv    first: conv_out                    <-  "
+///     scan    second: dconv_out, first: ddt      <-  ", conv_out
+///     conv    first: dx | dB | dC | ddt          <-  ", dconv_out
+///     leave   "                                  ->  sequence buffer of the way back  -->  dxBCdt
+///
+/// conv_out lies in columns x | B | C of rows that have room for dt, so that the gradient of dt can already be stored
+/// where it belongs. After a forward that saved everything it lies there, with what arrived.
 template <Scalar T, class Exec>
-auto HiddenParallel<T, Exec>::blocks_of(const Redistribution<T, Exec>& enter, const Redistribution<T, Exec>& leave,
-                                        const HeadPartition& partition) -> Blocks {
-  Blocks blocks;
-  blocks.exchange =
-      std::max(enter.sequence_buffer_size(), enter.rows() * enter.layout().length() * partition.conv_channels_local());
-  blocks.arrival = std::max(enter.heads_buffer_size(), leave.sequence_buffer_size());
-  blocks.y_out = leave.heads_buffer_size();
-  return {aligned(blocks.exchange), aligned(blocks.arrival), aligned(blocks.y_out)};
-}
+struct HiddenParallel<T, Exec>::BackwardBlocks {
+  std::int64_t first = 0;
+  std::int64_t second = 0;
+  std::int64_t arrival = 0;
+  std::size_t scratch_bytes = 0;
+
+  BackwardBlocks(const SequenceOperatorConfig& config, const Exchanges& plans, Saving saving) {
+    const Redistribution<T, Exec>& entering = plans.entering(saving);
+    const bool in_caller = plans.enter.passthrough() && saving == Saving::full;  // dxBCdt is written, conv_out is saved
+    first = in_caller ? 0 : aligned(plans.input_elements());
+    second = aligned(std::max(plans.conv_elements(), entering.sequence_buffer_size() - first));
+    arrival = aligned(std::max(entering.heads_buffer_size(), plans.enter.sequence_buffer_size()));
+    scratch_bytes = impl::WholeSequence<T, Exec>::backward_scratch_bytes(config, plans.partition, plans.enter.rows(),
+                                                                         plans.enter.layout().length());
+  }
+
+  [[nodiscard]] std::int64_t elements(bool overwrite_dy) const { return first + second + (overwrite_dy ? 0 : arrival); }
+  /// Blocks first, then the scratch.
+  [[nodiscard]] std::size_t of_workspace(bool overwrite_dy) const {
+    return static_cast<std::size_t>(elements(overwrite_dy)) * sizeof(T) + scratch_bytes;
+  }
+};
 
 template <Scalar T, class Exec>
-struct HiddenParallel<T, Exec>::Plan {
-  HeadPartition partition;
-  Redistribution<T, Exec> enter;  // x | B | C | dt
-  Redistribution<T, Exec> leave;  // y
+struct HiddenParallel<T, Exec>::Plan : Exchanges {
   impl::WholeSequence<T, Exec> whole;
 
   Plan(const Exec& exec, const SequenceOperatorConfig& config, const SequenceLayout& layout, std::int64_t batch)
-      : partition(partition_of(config, layout.place())),
-        enter(layout, partition.projection_sections(false), batch),
-        leave(layout, partition.inner_sections(), batch),
-        whole(exec, config, partition, batch, layout.length()) {}
-
-  [[nodiscard]] Blocks blocks() const { return blocks_of(enter, leave, partition); }
+      : Exchanges(partition_of(config, layout.place()), layout, batch),
+        whole(exec, config, this->partition, batch, layout.length()) {}
 };
 
 template <Scalar T, class Exec>
@@ -85,6 +146,26 @@ HiddenParallel<T, Exec>::~HiddenParallel() = default;
 template <Scalar T, class Exec>
 HeadPartition HiddenParallel<T, Exec>::partition(const Place& context) const {
   return partition_of(config_, context);
+}
+
+template <Scalar T, class Exec>
+auto HiddenParallel<T, Exec>::blocks_for(const Communicator& context, const SequenceLayout& layout,
+                                         std::int64_t batch) const -> Blocks {
+  if (slot_.holds(layout, batch)) return Blocks(slot_.plan());
+  return Blocks(Exchanges(partition(context.place()), layout, batch));
+}
+
+template <Scalar T, class Exec>
+auto HiddenParallel<T, Exec>::backward_blocks_for(const Communicator& context, const SequenceLayout& layout,
+                                                  std::int64_t batch, Saving saving) const -> BackwardBlocks {
+  if (slot_.holds(layout, batch)) return {config_, slot_.plan(), saving};
+  return {config_, Exchanges(partition(context.place()), layout, batch), saving};
+}
+
+template <Scalar T, class Exec>
+auto HiddenParallel<T, Exec>::plan_for(const Exec& exec, const SequenceLayout& layout, std::int64_t batch) -> Plan& {
+  if (!slot_.holds(layout, batch)) slot_.set(layout, batch, std::make_unique<Plan>(exec, config_, layout, batch));
+  return slot_.plan();
 }
 
 template <Scalar T, class Exec>
@@ -102,19 +183,26 @@ std::size_t HiddenParallel<T, Exec>::workspace_bytes(const Communicator& context
 }
 
 template <Scalar T, class Exec>
-auto HiddenParallel<T, Exec>::blocks_for(const Communicator& context, const SequenceLayout& layout,
-                                         std::int64_t batch) const -> Blocks {
-  if (slot_.holds(layout, batch)) return slot_.plan().blocks();
+std::size_t HiddenParallel<T, Exec>::saved_bytes(const Communicator& context, const SequenceLayout& layout,
+                                                 std::int64_t batch, Saving saving) const {
+  if (saving == Saving::lean) return 0;
   const HeadPartition heads = partition(context.place());
-  const Redistribution<T, Exec> enter(layout, heads.projection_sections(false), batch);
-  const Redistribution<T, Exec> leave(layout, heads.inner_sections(), batch);
-  return blocks_of(enter, leave, heads);
+  const std::int64_t places = batch * layout.length();
+  const std::int64_t arrived = context.size() == 1 ? 0 : places * heads.projection_width_local(heads.rank(), false);
+  return static_cast<std::size_t>(aligned(arrived) + aligned(places * heads.conv_channels_local())) * sizeof(T);
 }
 
 template <Scalar T, class Exec>
-auto HiddenParallel<T, Exec>::plan_for(const Exec& exec, const SequenceLayout& layout, std::int64_t batch) -> Plan& {
-  if (!slot_.holds(layout, batch)) slot_.set(layout, batch, std::make_unique<Plan>(exec, config_, layout, batch));
-  return slot_.plan();
+std::int64_t HiddenParallel<T, Exec>::backward_room(const Communicator& context, const SequenceLayout& layout,
+                                                    std::int64_t batch, Saving saving) const {
+  return backward_blocks_for(context, layout, batch, saving).arrival;
+}
+
+template <Scalar T, class Exec>
+std::size_t HiddenParallel<T, Exec>::backward_workspace_bytes(const Communicator& context, const SequenceLayout& layout,
+                                                              std::int64_t batch, Saving saving,
+                                                              bool overwrite_dy) const {
+  return backward_blocks_for(context, layout, batch, saving).of_workspace(overwrite_dy);
 }
 
 template <Scalar T, class Exec>
@@ -129,15 +217,20 @@ void HiddenParallel<T, Exec>::forward(const Exec& exec, const Communicator& cont
   agreed_(context, function.c_str(), layout, documents, [&] {
     layout.require_match(function, context.place());
     impl::check_operator_call(function, config_, context, layout, documents, parameters, arguments,
-                              workspace_bytes(context, layout, batch, in_place), room(context, layout, batch));
+                              workspace_bytes(context, layout, batch, in_place), room(context, layout, batch),
+                              saved_bytes(context, layout, batch, arguments.saving));
     plan_for(exec, layout, batch);  // here, so that a rank that cannot have one does not leave the others waiting
   });
   const Plan& plan = slot_.plan();
 
-  const Blocks blocks = plan.blocks();
+  const Blocks blocks(plan);
+  const bool keep = arguments.saving == Saving::full && !is_absent(arguments.saved);
+  T* const kept = reinterpret_cast<T*>(arguments.saved.data());
   T* const exchange = reinterpret_cast<T*>(arguments.workspace.data());
-  T* const arrival = in_place ? arguments.xBCdt.data() : exchange + blocks.exchange;
+  T* const block = in_place ? arguments.xBCdt.data() : exchange + blocks.exchange;
   T* const y_out = in_place ? arguments.y.data() : exchange + blocks.exchange + blocks.arrival;
+  T* const arrival = keep ? kept : block;
+  T* const conv_out = keep ? kept + aligned(plan.enter.heads_buffer_size()) : exchange;
 
   auto entered =
       plan.enter.enter(exec, context, arguments.xBCdt, flat<T, Exec>(exchange, plan.enter.sequence_buffer_size()),
@@ -145,15 +238,83 @@ void HiddenParallel<T, Exec>::forward(const Exec& exec, const Communicator& cont
   entered.request.wait_on(exec);
 
   const auto leaving = flat<T, Exec>(y_out, plan.leave.heads_buffer_size());
-  Tensor<const std::int64_t*, Exec> map;
-  if (!layout.is_identity()) map = layout.template index_map<typename Exec::memory_space>();
-  plan.whole.run(exec, parameters, entered.heads, map, exchange, plan.leave.leave_target(arguments.y, leaving),
+  plan.whole.run(exec, parameters,
+                 {.input = entered.heads,
+                  .map = impl::map_of<Exec>(layout),
+                  .conv_out = conv_tensor<T, Exec>(conv_out, plan.enter, plan.partition),
+                  .out = plan.leave.leave_target(arguments.y, leaving)},
                  documents.runs());
 
   if (plan.leave.passthrough()) return;
-  const auto home = flat<T, Exec>(arrival, plan.leave.sequence_buffer_size());
+  const auto home = flat<T, Exec>(keep ? exchange : block, plan.leave.sequence_buffer_size());
   plan.leave.send_to_sequence(exec, context, leaving, home).wait_on(exec);
   plan.leave.unpack(exec, home, arguments.y);
+}
+
+template <Scalar T, class Exec>
+void HiddenParallel<T, Exec>::backward(const Exec& exec, const Communicator& context, const SequenceLayout& layout,
+                                       const DocumentMap& documents,
+                                       const SequenceOperatorParameters<T, Exec>& parameters,
+                                       const SequenceOperatorGradients<T, Exec>& gradients,
+                                       const SequenceOperatorBackwardArguments<T, Exec>& arguments) {
+  const Kokkos::Profiling::ScopedRegion region("krait::HiddenParallel::backward");
+  const std::string function = "krait::HiddenParallel::backward";
+  const std::int64_t batch = documents.rows();
+  const bool in_place = arguments.room > 0;
+  const bool lean = arguments.saving == Saving::lean;
+  agreed_(context, function.c_str(), layout, documents, [&] {
+    layout.require_match(function, context.place());
+    const BackwardBlocks blocks = backward_blocks_for(context, layout, batch, arguments.saving);
+    impl::check_operator_backward(function, config_, context, layout, documents, parameters, gradients, arguments,
+                                  blocks.of_workspace(in_place), blocks.arrival,
+                                  saved_bytes(context, layout, batch, arguments.saving));
+    plan_for(exec, layout, batch).whole.prepare_backward(exec);
+  });
+  const Plan& plan = slot_.plan();
+
+  const BackwardBlocks blocks(config_, plan, arguments.saving);
+  T* const first = reinterpret_cast<T*>(arguments.workspace.data());
+  T* const second = first + blocks.first;
+  T* const arrival = in_place ? arguments.dy.data() : second + blocks.second;
+  const Redistribution<T, Exec>& entering = plan.entering(arguments.saving);
+  const auto packed = flat<T, Exec>(first, entering.sequence_buffer_size());
+  const auto arrived = flat<T, Exec>(arrival, entering.heads_buffer_size());
+  if (lean) entering.pack_columns(exec, arguments.xBCdt, 0, packed);
+  entering.pack_columns(exec, arguments.dy, lean ? plan.enter.width() : 0, packed);
+  entering.send_to_heads(exec, context, packed, arrived).wait_on(exec);
+
+  impl::WholeSequenceBackwardTensors<T, Exec> tensors;
+  tensors.map = impl::map_of<Exec>(layout);
+  const T* const kept = reinterpret_cast<const T*>(arguments.saved.data());
+  const std::int64_t input_width = plan.enter.local_width();
+  if (plan.enter.passthrough()) {
+    tensors.input = arguments.xBCdt;
+    tensors.dout = arguments.dy;
+  } else {
+    const Tensor<const T***, Exec> heads = entering.heads_view(arrived);
+    tensors.input =
+        lean ? impl::columns(heads, 0, input_width) : heads_tensor<const T, Exec>(kept, plan.enter, input_width);
+    tensors.dout = lean ? impl::columns(heads, input_width, plan.leave.local_width()) : heads;
+  }
+  const std::int64_t channels = plan.partition.conv_channels_local();
+  if (lean) {
+    tensors.conv_memory = impl::columns(heads_tensor<T, Exec>(first, plan.enter, input_width), 0, channels);
+  } else {
+    tensors.conv_out =
+        conv_tensor<const T, Exec>(kept + aligned(plan.enter.heads_buffer_size()), plan.enter, plan.partition);
+  }
+  tensors.dconv_out = conv_tensor<T, Exec>(second, plan.enter, plan.partition);
+  const auto leaving = flat<T, Exec>(first, plan.enter.heads_buffer_size());
+  tensors.dinput = plan.enter.leave_target(arguments.dxBCdt, leaving);
+  tensors.scratch = make_tensor<std::byte*, Exec, 1>(
+      arguments.workspace.data() + static_cast<std::size_t>(blocks.elements(in_place)) * sizeof(T),
+      {static_cast<std::int64_t>(blocks.scratch_bytes)});
+  plan.whole.run_backward(exec, parameters, gradients, tensors, documents.runs());
+
+  if (plan.enter.passthrough()) return;
+  const auto home = flat<T, Exec>(arrival, plan.enter.sequence_buffer_size());
+  plan.enter.send_to_sequence(exec, context, leaving, home).wait_on(exec);
+  plan.enter.unpack_sum(exec, home, arguments.dxBCdt);
 }
 
 template <Scalar T, class Exec>

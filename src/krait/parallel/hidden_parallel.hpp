@@ -17,6 +17,10 @@ namespace krait {
 ///     rank 1  tokens 2 3 4 5, all heads   ==>    tokens 0..7, heads 2 3   ==>    tokens 2 3 4 5, all heads
 ///                                        enter        conv, scan         leave
 ///
+/// The backward goes the same way: what entered is entered again together with dy, or only dy where the forward saved
+/// the rest; the gradients of x, B, C and dt come home, where the parts of a group that ranks share are added up. So
+/// both directions have two collectives.
+///
 /// Counterpart upstream: Megatron-LM's and NeMo's MambaContextParallel; here one exchange each way instead of five and
 /// one, for any layout, batch and rank count.
 template <Scalar T, class Exec = Kokkos::DefaultExecutionSpace>
@@ -39,6 +43,21 @@ class HiddenParallel final : public SequenceOperator<T, Exec> {
                const DocumentMap& documents, const SequenceOperatorParameters<T, Exec>& parameters,
                const SequenceOperatorArguments<T, Exec>& arguments) override;
 
+  /// Saving::full keeps what arrived and the output of the convolution.
+  [[nodiscard]] std::size_t saved_bytes(const Communicator& context, const SequenceLayout& layout, std::int64_t batch,
+                                        Saving saving) const override;
+  [[nodiscard]] std::int64_t backward_room(const Communicator& context, const SequenceLayout& layout,
+                                           std::int64_t batch, Saving saving) const override;
+  [[nodiscard]] std::size_t backward_workspace_bytes(const Communicator& context, const SequenceLayout& layout,
+                                                     std::int64_t batch, Saving saving,
+                                                     bool overwrite_dy) const override;
+
+  /// Two collectives on the context, as forward().
+  void backward(const Exec& exec, const Communicator& context, const SequenceLayout& layout,
+                const DocumentMap& documents, const SequenceOperatorParameters<T, Exec>& parameters,
+                const SequenceOperatorGradients<T, Exec>& gradients,
+                const SequenceOperatorBackwardArguments<T, Exec>& arguments) override;
+
   /// \name The two exchanges as steps of their own, for users who bring their own convolution and scan
   /// Both return tensors in memory of this object, valid until its next call; on one rank with tokens in order they
   /// return their argument.
@@ -60,11 +79,13 @@ class HiddenParallel final : public SequenceOperator<T, Exec> {
   [[nodiscard]] HeadPartition partition(const Place& context) const;
 
  private:
+  struct Exchanges;
   struct Blocks;
+  struct BackwardBlocks;
   struct Plan;
-  static Blocks blocks_of(const Redistribution<T, Exec>& enter, const Redistribution<T, Exec>& leave,
-                          const HeadPartition& partition);
   [[nodiscard]] Blocks blocks_for(const Communicator& context, const SequenceLayout& layout, std::int64_t batch) const;
+  [[nodiscard]] BackwardBlocks backward_blocks_for(const Communicator& context, const SequenceLayout& layout,
+                                                   std::int64_t batch, Saving saving) const;
   Plan& plan_for(const Exec& exec, const SequenceLayout& layout, std::int64_t batch);
 
   SequenceOperatorConfig config_;

@@ -26,7 +26,27 @@ class Local final : public SequenceOperator<T, Exec> {
                const DocumentMap& documents, const SequenceOperatorParameters<T, Exec>& parameters,
                const SequenceOperatorArguments<T, Exec>& arguments) override;
 
+  /// Saving::full keeps the output of the convolution.
+  [[nodiscard]] std::size_t saved_bytes(const Communicator& context, const SequenceLayout& layout, std::int64_t batch,
+                                        Saving saving) const override;
+  [[nodiscard]] std::int64_t backward_room(const Communicator& context, const SequenceLayout& layout,
+                                           std::int64_t batch, Saving saving) const override;
+  [[nodiscard]] std::size_t backward_workspace_bytes(const Communicator& context, const SequenceLayout& layout,
+                                                     std::int64_t batch, Saving saving,
+                                                     bool overwrite_dy) const override;
+
+  void backward(const Exec& exec, const Communicator& context, const SequenceLayout& layout,
+                const DocumentMap& documents, const SequenceOperatorParameters<T, Exec>& parameters,
+                const SequenceOperatorGradients<T, Exec>& gradients,
+                const SequenceOperatorBackwardArguments<T, Exec>& arguments) override;
+
  private:
+  struct BackwardBlocks;
+  [[nodiscard]] HeadPartition partition() const;
+  [[nodiscard]] BackwardBlocks backward_blocks(const SequenceLayout& layout, std::int64_t batch, Saving saving) const;
+  [[nodiscard]] std::int64_t conv_elements(const SequenceLayout& layout, std::int64_t batch) const;
+  impl::WholeSequence<T, Exec>& plan_for(const Exec& exec, const SequenceLayout& layout, std::int64_t batch);
+
   SequenceOperatorConfig config_;
   impl::PlanSlot<impl::WholeSequence<T, Exec>> slot_;
 };

@@ -9,33 +9,54 @@
 
 namespace krait::impl {
 
-/// Checks of one call that hold for every strategy.
+/// Throws ShapeError unless `view` has these extents and memory; one that is optional may be absent.
+template <class View>
+void require_tensor(const std::string& function, const char* name, const View& view,
+                    const std::vector<std::int64_t>& expected, bool optional = false) {
+  if (optional && is_absent(view)) return;
+  KRAIT_REQUIRE(ShapeError, extents(view) == expected, function, ": ", name, " is ", extents(view), ", expected ",
+                expected);
+  KRAIT_REQUIRE(ShapeError, view.data() != nullptr || view.size() == 0, function, ": ", name, " has no memory");
+}
+
+/// Throws unless `memory` is contiguous, has so many bytes and is aligned for elements of V.
+template <class V, class Memory>
+void require_memory(const std::string& function, const char* name, const Memory& memory, std::size_t bytes) {
+  KRAIT_REQUIRE(CapacityError, memory.size() >= bytes, function, ": ", name, " has ", memory.size(),
+                " bytes, expected at least ", bytes);
+  KRAIT_REQUIRE(
+      ShapeError,
+      bytes == 0 || (memory.stride(0) == 1 && reinterpret_cast<std::uintptr_t>(memory.data()) % alignof(V) == 0),
+      function, ": ", name, " must be contiguous and begin at a multiple of ", alignof(V), " bytes");
+}
+
+template <Scalar T, class Exec>
+void check_parameters(const std::string& function, const SequenceOperatorConfig& config,
+                      const SequenceOperatorParameters<T, Exec>& parameters) {
+  require_tensor(function, "conv_weight", parameters.conv_weight, {config.conv_channels(), config.d_conv});
+  require_tensor(function, "conv_bias", parameters.conv_bias, {config.conv_channels()}, true);
+  require_tensor(function, "A_log", parameters.A_log, {config.heads});
+  require_tensor(function, "dt_bias", parameters.dt_bias, {config.heads}, true);
+  require_tensor(function, "D", parameters.D, {config.heads}, true);
+  require_tensor(function, "D_per_channel", parameters.D_per_channel, {config.heads, config.head_dim}, true);
+  KRAIT_REQUIRE(ConfigError, is_absent(parameters.D) || is_absent(parameters.D_per_channel), function,
+                ": D and D_per_channel are both given, expected at most one");
+}
+
+/// Checks of one forward call that hold for every strategy. `saved_bytes` are those of a call that saves.
 /// \throws LayoutError, ShapeError, ConfigError, CapacityError
 template <Scalar T, class Exec>
 void check_operator_call(const std::string& function, const SequenceOperatorConfig& config, const Communicator& context,
                          const SequenceLayout& layout, const DocumentMap& documents,
                          const SequenceOperatorParameters<T, Exec>& parameters,
                          const SequenceOperatorArguments<T, Exec>& arguments, std::size_t workspace_bytes,
-                         const OperatorRoom& room) {
-  using Extents = std::vector<std::int64_t>;
-  const auto expect = [&function](const char* name, const auto& view, const Extents& expected, bool optional) {
-    if (optional && is_absent(view)) return;
-    KRAIT_REQUIRE(ShapeError, extents(view) == expected, function, ": ", name, " is ", extents(view), ", expected ",
-                  expected);
-    KRAIT_REQUIRE(ShapeError, view.data() != nullptr || view.size() == 0, function, ": ", name, " has no memory");
-  };
+                         const OperatorRoom& room, std::size_t saved_bytes) {
   layout.require_match(function, context.place());
   documents.require_match(function, layout);
-  expect("conv_weight", parameters.conv_weight, {config.conv_channels(), config.d_conv}, false);
-  expect("conv_bias", parameters.conv_bias, {config.conv_channels()}, true);
-  expect("A_log", parameters.A_log, {config.heads}, false);
-  expect("dt_bias", parameters.dt_bias, {config.heads}, true);
-  expect("D", parameters.D, {config.heads}, true);
-  expect("D_per_channel", parameters.D_per_channel, {config.heads, config.head_dim}, true);
-  KRAIT_REQUIRE(ConfigError, is_absent(parameters.D) || is_absent(parameters.D_per_channel), function,
-                ": D and D_per_channel are both given, expected at most one");
-  expect("xBCdt", arguments.xBCdt, {documents.rows(), layout.local_length(), config.input_width()}, false);
-  expect("y", arguments.y, {documents.rows(), layout.local_length(), config.d_inner()}, false);
+  check_parameters(function, config, parameters);
+  const std::int64_t rows = documents.rows();
+  require_tensor(function, "xBCdt", arguments.xBCdt, {rows, layout.local_length(), config.input_width()});
+  require_tensor(function, "y", arguments.y, {rows, layout.local_length(), config.d_inner()});
   if (arguments.overwrites_input()) {
     KRAIT_REQUIRE(ShapeError, arguments.xBCdt.span_is_contiguous() && arguments.y.span_is_contiguous(), function,
                   ": room is given, but xBCdt or y does not cover contiguous memory");
@@ -43,13 +64,45 @@ void check_operator_call(const std::string& function, const SequenceOperatorConf
                   ": room is ", arguments.room.xBCdt, " elements at xBCdt and ", arguments.room.y,
                   " at y, expected at least ", room.xBCdt, " and ", room.y);
   }
-  KRAIT_REQUIRE(CapacityError, arguments.workspace.size() >= workspace_bytes, function, ": workspace has ",
-                arguments.workspace.size(), " bytes, expected at least ", workspace_bytes);
-  KRAIT_REQUIRE(
-      ShapeError,
-      workspace_bytes == 0 || (arguments.workspace.stride(0) == 1 &&
-                               reinterpret_cast<std::uintptr_t>(arguments.workspace.data()) % alignof(T) == 0),
-      function, ": workspace must be contiguous and begin at a multiple of ", alignof(T), " bytes");
+  require_memory<T>(function, "workspace", arguments.workspace, workspace_bytes);
+  if (!is_absent(arguments.saved)) require_memory<T>(function, "saved", arguments.saved, saved_bytes);
+}
+
+/// The same of one backward call.
+template <Scalar T, class Exec>
+void check_operator_backward(const std::string& function, const SequenceOperatorConfig& config,
+                             const Communicator& context, const SequenceLayout& layout, const DocumentMap& documents,
+                             const SequenceOperatorParameters<T, Exec>& parameters,
+                             const SequenceOperatorGradients<T, Exec>& gradients,
+                             const SequenceOperatorBackwardArguments<T, Exec>& arguments, std::size_t workspace_bytes,
+                             std::int64_t room, std::size_t saved_bytes) {
+  layout.require_match(function, context.place());
+  documents.require_match(function, layout);
+  check_parameters(function, config, parameters);
+  const auto expect_gradient = [&function](const char* name, const auto& gradient, const auto& parameter) {
+    if (is_absent(gradient)) return;
+    KRAIT_REQUIRE(ConfigError, !is_absent(parameter), function, ": the gradient of ", name,
+                  " is given, but not the parameter");
+    require_tensor(function, (std::string("the gradient of ") + name).c_str(), gradient, extents(parameter));
+  };
+  expect_gradient("conv_weight", gradients.conv_weight, parameters.conv_weight);
+  expect_gradient("conv_bias", gradients.conv_bias, parameters.conv_bias);
+  expect_gradient("A_log", gradients.A_log, parameters.A_log);
+  expect_gradient("dt_bias", gradients.dt_bias, parameters.dt_bias);
+  expect_gradient("D", gradients.D, parameters.D);
+  expect_gradient("D_per_channel", gradients.D_per_channel, parameters.D_per_channel);
+  const std::int64_t rows = documents.rows();
+  require_tensor(function, "xBCdt", arguments.xBCdt, {rows, layout.local_length(), config.input_width()});
+  require_tensor(function, "dy", arguments.dy, {rows, layout.local_length(), config.d_inner()});
+  require_tensor(function, "dxBCdt", arguments.dxBCdt, {rows, layout.local_length(), config.input_width()});
+  if (arguments.room > 0) {
+    KRAIT_REQUIRE(ShapeError, arguments.dy.span_is_contiguous(), function,
+                  ": room is given, but dy does not cover contiguous memory");
+    KRAIT_REQUIRE(CapacityError, arguments.room >= room, function, ": room is ", arguments.room,
+                  " elements at dy, expected at least ", room);
+  }
+  require_memory<accumulator_t<T>>(function, "workspace", arguments.workspace, workspace_bytes);
+  require_memory<T>(function, "saved", arguments.saved, saved_bytes);
 }
 
 }  // namespace krait::impl

@@ -3,7 +3,8 @@
 
 /// \file
 /// The heart of Krait: convolution and scan as one operator over a sequence that may be split across ranks. Local shard
-/// of `xBCdt` in, local shard of `y` out; what happens between is the strategy's business.
+/// of `xBCdt` in, local shard of `y` out; what happens between is the strategy's business. So is what happens in the
+/// backward: local shard of `dy` in, local shard of `dxBCdt` out.
 
 #include <Kokkos_Core.hpp>
 #include <cstddef>
@@ -19,6 +20,7 @@
 #include <krait/layout/head_partition.hpp>
 #include <krait/layout/sequence_layout.hpp>
 #include <krait/ops/activation.hpp>
+#include <krait/parallel/saving.hpp>
 #include <krait/parallel/strategy.hpp>
 
 namespace krait {
@@ -57,6 +59,19 @@ struct SequenceOperatorParameters {
   Tensor<const accumulator_t<T>**, Exec> D_per_channel;  ///< (heads, head_dim), optional, not with D
 };
 
+/// Gradients of SequenceOperatorParameters, full-size. A call adds its rank's part to what is there, and leaves alone
+/// what it has no part in: the sum over the ranks of the context is the gradient of the sum of their losses. A gradient
+/// that is absent is not formed.
+template <Scalar T, class Exec = Kokkos::DefaultExecutionSpace>
+struct SequenceOperatorGradients {
+  Tensor<accumulator_t<T>**, Exec> conv_weight;    ///< (conv_channels, d_conv)
+  Tensor<accumulator_t<T>*, Exec> conv_bias;       ///< (conv_channels), only with the parameter; so the others
+  Tensor<accumulator_t<T>*, Exec> A_log;           ///< (heads)
+  Tensor<accumulator_t<T>*, Exec> dt_bias;         ///< (heads)
+  Tensor<accumulator_t<T>*, Exec> D;               ///< (heads)
+  Tensor<accumulator_t<T>**, Exec> D_per_channel;  ///< (heads, head_dim)
+};
+
 /// Elements that an operator may write from xBCdt.data() and from y.data(). The memory behind the tensors may be larger
 /// than they are: a rank that has fewer tokens, or more heads, than the others gets more than it gives.
 struct OperatorRoom {
@@ -75,8 +90,28 @@ struct SequenceOperatorArguments {
   /// the peak of a rank is its share of the one-rank figure. The contents of `xBCdt` are lost then, and both must cover
   /// contiguous memory. When 0: `xBCdt` stays as it is.
   OperatorRoom room = {};
+  /// For a backward(): at least saved_bytes() bytes, filled with what that will need besides `xBCdt`. Absent: no
+  /// backward follows.
+  Tensor<std::byte*, Exec> saved = {};
+  Saving saving = Saving::lean;
 
   [[nodiscard]] bool overwrites_input() const { return room.xBCdt > 0; }
+};
+
+/// Tensors of one backward call.
+template <Scalar T, class Exec = Kokkos::DefaultExecutionSpace>
+struct SequenceOperatorBackwardArguments {
+  Tensor<const T***, Exec> xBCdt;  ///< (b, l, input_width), as forward() got it
+  Tensor<T***, Exec> dy;           ///< (b, l, d_inner), gradient of y
+  Tensor<T***, Exec> dxBCdt;       ///< (b, l, input_width), overwritten; must not overlap xBCdt or dy
+  /// What forward() saved, in the same mode.
+  Tensor<const std::byte*, Exec> saved = {};
+  Saving saving = Saving::lean;
+  /// At least backward_workspace_bytes() bytes; its contents mean nothing before or after the call.
+  Tensor<std::byte*, Exec> workspace;
+  /// Elements that may be written from dy.data(). When at least backward_room(): that memory is further workspace; the
+  /// contents of `dy` are lost then, and it must cover contiguous memory. When 0: `dy` stays as it is.
+  std::int64_t room = 0;
 };
 
 template <Scalar T, class Exec = Kokkos::DefaultExecutionSpace>
@@ -109,6 +144,27 @@ class SequenceOperator {
   virtual void forward(const Exec& exec, const Communicator& context, const SequenceLayout& layout,
                        const DocumentMap& documents, const SequenceOperatorParameters<T, Exec>& parameters,
                        const SequenceOperatorArguments<T, Exec>& arguments) = 0;
+
+  /// Bytes that forward() saves for backward(), besides the input, which its caller keeps.
+  [[nodiscard]] virtual std::size_t saved_bytes(const Communicator& context, const SequenceLayout& layout,
+                                                std::int64_t batch, Saving saving) const = 0;
+
+  /// Elements that backward() asks for at `dy`, if it shall use them as workspace; 0 when it has no use for them.
+  [[nodiscard]] virtual std::int64_t backward_room(const Communicator& context, const SequenceLayout& layout,
+                                                   std::int64_t batch, Saving saving) const = 0;
+
+  /// Bytes that backward() wants in `workspace`, with or without that room.
+  [[nodiscard]] virtual std::size_t backward_workspace_bytes(const Communicator& context, const SequenceLayout& layout,
+                                                             std::int64_t batch, Saving saving,
+                                                             bool overwrite_dy) const = 0;
+
+  /// Gradients of forward() with the same layout, documents and parameters: dxBCdt of this rank's tokens, complete, and
+  /// this rank's part of the parameter gradients. Exact; same bits in every call and in both saving modes.
+  /// \throws as forward()
+  virtual void backward(const Exec& exec, const Communicator& context, const SequenceLayout& layout,
+                        const DocumentMap& documents, const SequenceOperatorParameters<T, Exec>& parameters,
+                        const SequenceOperatorGradients<T, Exec>& gradients,
+                        const SequenceOperatorBackwardArguments<T, Exec>& arguments) = 0;
 };
 
 /// \throws ConfigError for `Strategy::automatic`, which needs a rank count: see resolve(); for a configuration that no

@@ -6,6 +6,7 @@
 #include <krait/core/device_table.hpp>
 #include <krait/core/instantiate.hpp>
 #include <krait/ops/causal_conv1d.hpp>
+#include <krait/ops/causal_conv1d_backward.hpp>
 
 namespace krait::impl {
 namespace {
@@ -31,6 +32,41 @@ struct NegativeExponential {
   Kokkos::View<A*, typename Exec::memory_space> result;
   std::int64_t first;
   KOKKOS_FUNCTION void operator()(std::int64_t head) const { result(head) = -Kokkos::exp(A_log(first + head)); }
+};
+
+/// Compact gradients = 0.
+template <class A, class Exec>
+struct ClearGradients {
+  Kokkos::View<A**, Kokkos::LayoutRight, typename Exec::memory_space> conv_weight;
+  Kokkos::View<A*, typename Exec::memory_space> conv_bias;
+  Kokkos::View<A*, typename Exec::memory_space> dA;
+  KOKKOS_FUNCTION void operator()(std::int64_t channel) const {
+    for (std::size_t tap = 0; tap < conv_weight.extent(1); ++tap) conv_weight(channel, tap) = 0;
+    conv_bias(channel) = 0;
+    if (channel < static_cast<std::int64_t>(dA.extent(0))) dA(channel) = 0;
+  }
+};
+
+/// Adds them to the full ones where these are given: no two channels have the same row. With A = -exp(A_log), the
+/// gradient of A_log is A dA.
+template <class A, class Exec>
+struct AddGradients {
+  Kokkos::View<A**, Kokkos::LayoutRight, typename Exec::memory_space> conv_weight;
+  Kokkos::View<A*, typename Exec::memory_space> conv_bias;
+  Kokkos::View<A*, typename Exec::memory_space> dA;
+  Kokkos::View<A*, typename Exec::memory_space> A_values;
+  Kokkos::View<const std::int64_t*, typename Exec::memory_space> rows;
+  std::int64_t first_head;
+  Tensor<A**, Exec> to_conv_weight;
+  Tensor<A*, Exec> to_conv_bias;
+  Tensor<A*, Exec> to_A_log;
+  KOKKOS_FUNCTION void operator()(std::int64_t channel) const {
+    for (std::size_t tap = 0; tap < to_conv_weight.extent(1); ++tap)
+      to_conv_weight(rows(channel), tap) += conv_weight(channel, tap);
+    if (to_conv_bias.extent(0) > 0) to_conv_bias(rows(channel)) += conv_bias(channel);
+    if (channel < static_cast<std::int64_t>(dA.extent(0)) && to_A_log.extent(0) > 0)
+      to_A_log(first_head + channel) += A_values(channel) * dA(channel);
+  }
 };
 
 template <class View>
@@ -94,48 +130,142 @@ WholeSequence<T, Exec>::WholeSequence(const Exec& exec, const SequenceOperatorCo
 }
 
 template <Scalar T, class Exec>
-void WholeSequence<T, Exec>::run(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
-                                 const Tensor<const T***, Exec>& input, const Tensor<const std::int64_t*, Exec>& map,
-                                 T* conv_out, const Tensor<T***, Exec>& out, const SequenceRuns& runs) const {
-  const std::int64_t channels = partition_.conv_channels_local();
-  const std::int64_t inner = partition_.d_inner_local();
-  const std::int64_t states = partition_.group_width_local();
-  const std::int64_t heads = partition_.heads();
-  if (!scan_) return;
-  const std::int64_t first = partition_.heads_begin(partition_.rank());
-  const bool with_bias = !is_absent(parameters.conv_bias);
+WholeSequence<T, Exec>::Backward::Backward(const Exec& exec, const SsdScanShape& shape, const SsdScanOptions& options,
+                                           std::int64_t channels, std::int64_t taps)
+    : scan(exec, shape, options),
+      dconv_weight(Kokkos::view_alloc(exec, Kokkos::WithoutInitializing, "krait::WholeSequence::dconv_weight"),
+                   channels, taps),
+      dconv_bias(Kokkos::view_alloc(exec, Kokkos::WithoutInitializing, "krait::WholeSequence::dconv_bias"), channels),
+      dA(Kokkos::view_alloc(exec, Kokkos::WithoutInitializing, "krait::WholeSequence::dA"), shape.heads) {}
 
+template <Scalar T, class Exec>
+void WholeSequence<T, Exec>::slice_parameters(const Exec& exec,
+                                              const SequenceOperatorParameters<T, Exec>& parameters) const {
   using Range = Kokkos::RangePolicy<Exec, Kokkos::IndexType<std::int64_t>>;
-  Kokkos::parallel_for("krait::WholeSequence::slice_convolution", Range(exec, 0, channels),
+  Kokkos::parallel_for("krait::WholeSequence::slice_convolution", Range(exec, 0, partition_.conv_channels_local()),
                        SliceConvolution<A, Exec>{parameters.conv_weight, parameters.conv_bias, conv_rows_, conv_weight_,
-                                                 conv_bias_, with_bias});
-  Kokkos::parallel_for("krait::WholeSequence::A", Range(exec, 0, heads),
-                       NegativeExponential<A, Exec>{parameters.A_log, A_, first});
+                                                 conv_bias_, !is_absent(parameters.conv_bias)});
+  Kokkos::parallel_for("krait::WholeSequence::A", Range(exec, 0, partition_.heads()),
+                       NegativeExponential<A, Exec>{parameters.A_log, A_, partition_.heads_begin(partition_.rank())});
+}
 
-  const auto sequential = make_tensor<T***, Exec, 3>(conv_out, {batch_, length_, channels});
+template <Scalar T, class Exec>
+void WholeSequence<T, Exec>::convolve(const Exec& exec, bool with_bias, const Tensor<const T***, Exec>& input,
+                                      const Tensor<const std::int64_t*, Exec>& map, const Tensor<T***, Exec>& conv_out,
+                                      const SequenceRuns& runs) const {
   CausalConv1dArguments<T, Exec> convolution;
-  convolution.x = Kokkos::subview(input, Kokkos::ALL, Kokkos::ALL, Kokkos::make_pair(std::int64_t{0}, channels));
+  convolution.x = columns(input, 0, partition_.conv_channels_local());
   convolution.weight = conv_weight_;
   if (with_bias) convolution.bias = conv_bias_;
-  convolution.out = sequential;
+  convolution.out = conv_out;
   convolution.activation = config_.activation;
   convolution.x_map = map;
   causal_conv1d(exec, convolution, runs);
+}
 
-  const Tensor<const T***, Exec> xBC = sequential;
+template <Scalar T, class Exec>
+void WholeSequence<T, Exec>::run(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
+                                 const WholeSequenceTensors<T, Exec>& tensors, const SequenceRuns& runs) const {
+  if (!scan_) return;
+  const std::int64_t inner = partition_.d_inner_local();
+  const std::int64_t states = partition_.group_width_local();
+  const std::int64_t heads = partition_.heads();
+  const std::int64_t first = partition_.heads_begin(partition_.rank());
+  slice_parameters(exec, parameters);
+  convolve(exec, !is_absent(parameters.conv_bias), tensors.input, tensors.map, tensors.conv_out, runs);
+
+  const Tensor<const T***, Exec> xBC = tensors.conv_out;
   SsdScanArguments<T, Exec> scan;
   scan.x = blocks<const T, Exec>(xBC, 0, heads, config_.head_dim);
   scan.B = blocks<const T, Exec>(xBC, inner, partition_.groups(), config_.d_state);
   scan.C = blocks<const T, Exec>(xBC, inner + states, partition_.groups(), config_.d_state);
-  scan.dt = Kokkos::subview(input, Kokkos::ALL, Kokkos::ALL, Kokkos::make_pair(channels, channels + heads));
+  scan.dt = columns(tensors.input, partition_.conv_channels_local(), heads);
   scan.A = A_;
   scan.D = slice(parameters.D, first, heads);
   scan.D_per_channel = slice(parameters.D_per_channel, first, heads);
   scan.dt_bias = slice(parameters.dt_bias, first, heads);
-  scan.out = blocks<T, Exec>(out, 0, heads, config_.head_dim);
-  scan.dt_map = map;
-  scan.out_map = map;
+  scan.out = blocks<T, Exec>(tensors.out, 0, heads, config_.head_dim);
+  scan.dt_map = tensors.map;
+  scan.out_map = tensors.map;
   ssd_scan(exec, *scan_, scan, runs);
+}
+
+template <Scalar T, class Exec>
+std::size_t WholeSequence<T, Exec>::backward_scratch_bytes(const SequenceOperatorConfig& config,
+                                                           const HeadPartition& partition, std::int64_t batch,
+                                                           std::int64_t length) {
+  return causal_conv1d_backward_workspace_bytes<T, Exec>(batch, length, partition.conv_channels_local(), config.d_conv);
+}
+
+template <Scalar T, class Exec>
+void WholeSequence<T, Exec>::prepare_backward(const Exec& exec) {
+  if (!scan_ || backward_) return;
+  backward_.emplace(exec, scan_shape(config_, partition_, batch_, length_), scan_options(config_, partition_),
+                    partition_.conv_channels_local(), config_.d_conv);
+}
+
+template <Scalar T, class Exec>
+void WholeSequence<T, Exec>::run_backward(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
+                                          const SequenceOperatorGradients<T, Exec>& gradients,
+                                          const WholeSequenceBackwardTensors<T, Exec>& tensors,
+                                          const SequenceRuns& runs) const {
+  if (!backward_) return;
+  const std::int64_t channels = partition_.conv_channels_local();
+  const std::int64_t inner = partition_.d_inner_local();
+  const std::int64_t states = partition_.group_width_local();
+  const std::int64_t heads = partition_.heads();
+  const std::int64_t first = partition_.heads_begin(partition_.rank());
+  const bool with_bias = !is_absent(parameters.conv_bias);
+  using Range = Kokkos::RangePolicy<Exec, Kokkos::IndexType<std::int64_t>>;
+
+  slice_parameters(exec, parameters);
+  Kokkos::parallel_for("krait::WholeSequence::clear_gradients", Range(exec, 0, channels),
+                       ClearGradients<A, Exec>{backward_->dconv_weight, backward_->dconv_bias, backward_->dA});
+  Tensor<const T***, Exec> xBC = tensors.conv_out;
+  if (is_absent(xBC)) {
+    convolve(exec, with_bias, tensors.input, tensors.map, tensors.conv_memory, runs);
+    xBC = tensors.conv_memory;
+  }
+
+  SsdScanBackwardArguments<T, Exec> scan;
+  scan.x = blocks<const T, Exec>(xBC, 0, heads, config_.head_dim);
+  scan.B = blocks<const T, Exec>(xBC, inner, partition_.groups(), config_.d_state);
+  scan.C = blocks<const T, Exec>(xBC, inner + states, partition_.groups(), config_.d_state);
+  scan.dt = columns(tensors.input, channels, heads);
+  scan.A = A_;
+  scan.D = slice(parameters.D, first, heads);
+  scan.D_per_channel = slice(parameters.D_per_channel, first, heads);
+  scan.dt_bias = slice(parameters.dt_bias, first, heads);
+  scan.dt_map = tensors.map;
+  scan.out_map = tensors.map;
+  scan.dout = blocks<const T, Exec>(tensors.dout, 0, heads, config_.head_dim);
+  scan.dx = blocks<T, Exec>(tensors.dconv_out, 0, heads, config_.head_dim);
+  scan.dB = blocks<T, Exec>(tensors.dconv_out, inner, partition_.groups(), config_.d_state);
+  scan.dC = blocks<T, Exec>(tensors.dconv_out, inner + states, partition_.groups(), config_.d_state);
+  scan.ddt = columns(tensors.dinput, channels, heads);
+  scan.dA = backward_->dA;
+  scan.dD = slice(gradients.D, first, heads);
+  scan.dD_per_channel = slice(gradients.D_per_channel, first, heads);
+  scan.ddt_bias = slice(gradients.dt_bias, first, heads);
+  ssd_scan_backward(exec, backward_->scan, scan, runs);
+
+  CausalConv1dBackwardArguments<T, Exec> convolution;
+  convolution.x = columns(tensors.input, 0, channels);
+  convolution.weight = conv_weight_;
+  if (with_bias) convolution.bias = conv_bias_;
+  convolution.activation = config_.activation;
+  convolution.x_map = tensors.map;
+  convolution.dout = tensors.dconv_out;
+  convolution.dx = columns(tensors.dinput, 0, channels);
+  convolution.dweight = backward_->dconv_weight;
+  if (with_bias) convolution.dbias = backward_->dconv_bias;
+  convolution.workspace = tensors.scratch;
+  causal_conv1d_backward(exec, convolution, runs);
+
+  Kokkos::parallel_for(
+      "krait::WholeSequence::add_gradients", Range(exec, 0, channels),
+      AddGradients<A, Exec>{backward_->dconv_weight, backward_->dconv_bias, backward_->dA, A_, conv_rows_, first,
+                            gradients.conv_weight, gradients.conv_bias, gradients.A_log});
 }
 
 #define KRAIT_INSTANTIATE(T, EXEC) template class WholeSequence<T, EXEC>;
