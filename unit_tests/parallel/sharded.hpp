@@ -5,15 +5,21 @@
 /// Problems whose every value is a function of its place in the whole problem, so that each rank can make its shard,
 /// and also the whole, by itself.
 
+#include <gtest/gtest.h>
+
 #include <Kokkos_Core.hpp>
 #include <cmath>
 #include <cstdint>
+#include <functional>
 #include <krait/comm/communicator.hpp>
+#include <krait/comm/reductions.hpp>
 #include <krait/core/random.hpp>
 #include <krait/layout/document_map.hpp>
 #include <krait/layout/sequence_layout.hpp>
 #include <krait/parallel/sequence_operator.hpp>
 #include <string>
+#include <support/view_values.hpp>
+#include <utility>
 #include <vector>
 
 namespace krait::test {
@@ -129,6 +135,70 @@ struct OperatorParameters {
   }
 };
 
+/// Gradients by name, in order.
+using NamedGradients = std::vector<std::pair<std::string, std::vector<double>>>;
+
+/// A gradient's sum over the ranks.
+template <class View>
+std::vector<double> sum_over_ranks(const Communicator& context, const View& view) {
+  const Exec exec;
+  const Array<double*> values("krait::test::values", view.size());
+  assign(values, values_of(view));
+  comm::all_reduce(exec, context, values, values, Reduction::sum).wait();
+  return values_of(values);
+}
+
+/// Gradients of them, zero at first.
+template <Scalar T>
+struct OperatorGradients {
+  using A = accumulator_t<T>;
+  SequenceOperatorGradients<T, Exec> views;
+
+  explicit OperatorGradients(const SequenceOperatorParameters<T, Exec>& parameters) {
+    const auto add = [this](const char* name, auto& gradient, const auto& parameter) {
+      if (is_absent(parameter)) return;
+      using View = std::remove_reference_t<decltype(gradient)>;
+      using Memory = Kokkos::View<typename View::data_type, Kokkos::LayoutRight, Exec::memory_space>;
+      Memory memory;
+      if constexpr (View::rank() == 2) {
+        memory = Memory("krait::test::gradient", parameter.extent(0), parameter.extent(1));
+      } else {
+        memory = Memory("krait::test::gradient", parameter.extent(0));
+      }
+      gradient = memory;
+      sums_.emplace_back(name, [memory](const Communicator& context) { return sum_over_ranks(context, memory); });
+    };
+    add("conv_weight", views.conv_weight, parameters.conv_weight);
+    add("conv_bias", views.conv_bias, parameters.conv_bias);
+    add("A_log", views.A_log, parameters.A_log);
+    add("dt_bias", views.dt_bias, parameters.dt_bias);
+    add("D", views.D, parameters.D);
+    add("D_per_channel", views.D_per_channel, parameters.D_per_channel);
+  }
+
+  /// The gradients of the sum of all ranks' losses.
+  [[nodiscard]] NamedGradients sums(const Communicator& context) const {
+    NamedGradients result;
+    for (const auto& [name, sum] : sums_) result.emplace_back(name, sum(context));
+    return result;
+  }
+
+ private:
+  std::vector<std::pair<std::string, std::function<std::vector<double>(const Communicator&)>>> sums_;
+};
+
+/// Every gradient's relative RMS difference is at most `tolerance`.
+inline testing::AssertionResult gradients_close(const NamedGradients& got, const NamedGradients& want,
+                                                double tolerance) {
+  if (got.size() != want.size()) return testing::AssertionFailure() << got.size() << " gradients";
+  for (std::size_t i = 0; i < got.size(); ++i) {
+    const double difference = relative_rms(got[i].second, want[i].second);
+    if (got[i].first != want[i].first || !(difference <= tolerance))
+      return testing::AssertionFailure() << got[i].first << " differs by " << difference;
+  }
+  return testing::AssertionSuccess();
+}
+
 /// The kinds of layout a test runs through; `cu` cuts the per-document zigzag.
 inline std::vector<SequenceLayout> all_layouts(const Place& place, std::int64_t length,
                                                const std::vector<std::int64_t>& cu) {
@@ -138,5 +208,40 @@ inline std::vector<SequenceLayout> all_layouts(const Place& place, std::int64_t 
   return {SequenceLayout::contiguous(place, length), SequenceLayout::zigzag(place, length),
           SequenceLayout::zigzag_docs(place, cu), SequenceLayout::explicit_tokens(place, striped)};
 }
+
+/// A tensor at the beginning of memory that may be larger than it.
+template <Scalar T>
+struct WithRoom {
+  Array<T*> memory;
+  Tensor<T***, Exec> tensor;
+};
+
+template <Scalar T>
+WithRoom<T> with_room(const Array<T***>& view, std::int64_t elements) {
+  WithRoom<T> result;
+  result.memory = Array<T*>("krait::test::with_room", std::max(view.size(), static_cast<std::size_t>(elements)));
+  result.tensor = make_tensor<T***, Exec, 3>(
+      result.memory.data(), {static_cast<std::int64_t>(view.extent(0)), static_cast<std::int64_t>(view.extent(1)),
+                             static_cast<std::int64_t>(view.extent(2))});
+  Kokkos::deep_copy(Exec(), result.tensor, view);
+  return result;
+}
+
+/// Rows that are all cut at the same boundaries.
+inline DocumentMap packed(std::int64_t rows, const std::vector<std::int64_t>& cu) {
+  return DocumentMap::from_cu_seqlens_per_row(
+      std::vector<std::vector<std::int64_t>>(static_cast<std::size_t>(rows), cu), cu.back());
+}
+
+/// A small operator, uneven where it must be.
+inline SequenceOperatorConfig small(std::int64_t heads, std::int64_t groups, const Communicator& world) {
+  SequenceOperatorConfig config{.heads = heads, .head_dim = 4, .groups = groups, .d_state = 6, .chunk_size = 8};
+  const bool divides =
+      heads % world.size() == 0 && (groups < world.size() ? world.size() % groups == 0 : groups % world.size() == 0);
+  if (!divides) config.divisibility = Divisibility::uneven;
+  return config;
+}
+
+inline const std::vector<std::int64_t> documents_of_61 = {0, 5, 5, 6, 29, 31, 48, 61};
 
 }  // namespace krait::test

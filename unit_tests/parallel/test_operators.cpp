@@ -18,24 +18,6 @@ using namespace krait::test;  // NOLINT(google-build-using-namespace)
 using testing::HasSubstr;
 using testing::ThrowsMessage;
 
-/// A tensor at the beginning of memory that may be larger than it.
-template <Scalar T>
-struct WithRoom {
-  Array<T*> memory;
-  Tensor<T***, Exec> tensor;
-};
-
-template <Scalar T>
-WithRoom<T> with_room(const Array<T***>& view, std::int64_t elements) {
-  WithRoom<T> result;
-  result.memory = Array<T*>("krait::test::with_room", std::max(view.size(), static_cast<std::size_t>(elements)));
-  result.tensor = make_tensor<T***, Exec, 3>(
-      result.memory.data(), {static_cast<std::int64_t>(view.extent(0)), static_cast<std::int64_t>(view.extent(1)),
-                             static_cast<std::int64_t>(view.extent(2))});
-  Kokkos::deep_copy(Exec(), result.tensor, view);
-  return result;
-}
-
 template <Scalar T>
 struct Call {
   SequenceOperatorConfig config;
@@ -68,11 +50,6 @@ struct Call {
   }
 };
 
-DocumentMap packed(std::int64_t rows, const std::vector<std::int64_t>& cu) {
-  return DocumentMap::from_cu_seqlens_per_row(
-      std::vector<std::vector<std::int64_t>>(static_cast<std::size_t>(rows), cu), cu.back());
-}
-
 /// Compares this rank's part of a split run with the one-rank run that it makes by itself.
 template <Scalar T>
 void compare_with_one_rank(const SequenceOperatorConfig& config, std::int64_t rows, std::int64_t length,
@@ -98,16 +75,6 @@ void compare_with_one_rank(const SequenceOperatorConfig& config, std::int64_t ro
     }
   }
 }
-
-SequenceOperatorConfig small(std::int64_t heads, std::int64_t groups, const Communicator& world) {
-  SequenceOperatorConfig config{.heads = heads, .head_dim = 4, .groups = groups, .d_state = 6, .chunk_size = 8};
-  const bool divides =
-      heads % world.size() == 0 && (groups < world.size() ? world.size() % groups == 0 : groups % world.size() == 0);
-  if (!divides) config.divisibility = Divisibility::uneven;
-  return config;
-}
-
-const std::vector<std::int64_t> documents_of_61 = {0, 5, 5, 6, 29, 31, 48, 61};
 
 TEST(HiddenParallel, EqualsOneRankInEveryLayoutFloat) {
   const auto world = Communicator::world(Exec());
