@@ -13,15 +13,6 @@ using namespace krait::test;  // NOLINT(google-build-using-namespace)
 using testing::HasSubstr;
 using testing::ThrowsMessage;
 
-const std::vector<std::int64_t> cu_of_53 = {0, 2, 2, 25, 26, 53};
-
-Parallel on(const Communicator& context) {
-  return {.context = context,
-          .tensor = Communicator::self(),
-          .strategy = Strategy::automatic,
-          .divisibility = Divisibility::uneven};
-}
-
 /// NMSE bound of a float mixer against the reference: the kernels' 1e-10 each, five of them in a row.
 constexpr double float_rms = 2.3e-5;
 
@@ -31,10 +22,7 @@ void compare_with_reference(const MambaConfig& config, std::int64_t rows, double
   MambaMixer<T> mixer(Exec(), config, on(world));
   mixer.initialize(7);
   for (const bool with_documents : {false, true}) {
-    const auto documents =
-        with_documents ? DocumentMap::from_cu_seqlens_per_row(
-                             std::vector<std::vector<std::int64_t>>(static_cast<std::size_t>(rows), cu_of_53), 53)
-                       : DocumentMap::whole_rows(rows, 53);
+    const auto documents = documents_of_53(rows, with_documents);
     const auto whole = reference_output(mixer, documents);
     for (const auto& layout : all_layouts(world.place(), 53, cu_of_53)) {
       if (layout.kind() == SequenceLayout::Kind::zigzag_docs && !with_documents) continue;

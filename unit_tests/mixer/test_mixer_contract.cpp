@@ -12,13 +12,6 @@ namespace {
 using namespace krait;        // NOLINT(google-build-using-namespace)
 using namespace krait::test;  // NOLINT(google-build-using-namespace)
 
-Parallel on(const Communicator& context) {
-  return {.context = context,
-          .tensor = Communicator::self(),
-          .strategy = Strategy::automatic,
-          .divisibility = Divisibility::uneven};
-}
-
 TEST(MixerContract, NothingIsAllocatedAfterTheFirstCall) {
   const auto world = Communicator::world(Exec());
   const Exec exec;
