@@ -469,6 +469,43 @@ void MambaMixer<T, Exec>::run_training(const Exec& exec, const Call& call, const
 }
 
 template <Scalar T, class Exec>
+void MambaMixer<T, Exec>::backward_to_y(const Exec& exec, const KeptTensors& tensors, const Hidden& dout,
+                                        const Output& dy, const Output& dz, const Output& gated,
+                                        const Tensor<std::byte*, Exec>& scratch,
+                                        const MambaGradients<T, Exec>& gradients) const {
+  const auto here = local();
+  ProjectionBackwardArguments<T, Exec> out_proj;
+  out_proj.dout = dout;
+  out_proj.workspace = scratch;
+  ProjectionBackwardArguments<T, Exec> out_proj_weight = out_proj;
+  out_proj.weight = parameters_.out_proj_weight;
+  out_proj.din = dy;
+  projection_backward(exec, out_proj);
+
+  GatedRmsNormBackwardArguments<T, Exec> norm;
+  norm.x = tensors.y;
+  norm.z = tensors.z;
+  norm.weight = parameters_.norm_weight;
+  norm.group_size = here.d_inner() / here.groups;
+  norm.norm_before_gate = config_.norm_before_gate;
+  norm.normalize = config_.rmsnorm;
+  norm.epsilon = config_.norm_eps;
+  norm.rstd = tensors.rstd;
+  norm.dout = dy;
+  norm.dx = dy;
+  norm.dz = dz;
+  norm.dweight = gradients.norm_weight;
+  norm.out = gated;
+  norm.workspace = scratch;
+  gated_rms_norm_backward(exec, norm);
+
+  out_proj_weight.in = gated;
+  out_proj_weight.dweight = gradients.out_proj_weight;
+  out_proj_weight.dbias = gradients.out_proj_bias;
+  projection_backward(exec, out_proj_weight);
+}
+
+template <Scalar T, class Exec>
 void MambaMixer<T, Exec>::run_backward(const Exec& exec, const Call& call, const Hidden& hidden,
                                        const MambaActivations<T, Exec>& kept, const Hidden& dout, const Output& dhidden,
                                        const MambaGradients<T, Exec>& gradients) {
@@ -492,38 +529,10 @@ void MambaMixer<T, Exec>::run_backward(const Exec& exec, const Call& call, const
   };
   const Output dprojection = tensor(place.dprojection, inner + here.input_width());
   const Output dy = tensor(place.dy, inner);
-  const Output gated = tensor(place.steps, inner);
-  const auto scratch = bytes_at(*workspace_, place.after_gated, place.scratch_bytes);
-
-  ProjectionBackwardArguments<T, Exec> out_proj;
-  out_proj.dout = dout;
-  out_proj.workspace = scratch;
-  ProjectionBackwardArguments<T, Exec> out_proj_weight = out_proj;
-  out_proj.weight = parameters_.out_proj_weight;
-  out_proj.din = dy;
-  projection_backward(exec, out_proj);
-
-  GatedRmsNormBackwardArguments<T, Exec> norm;
-  norm.x = tensors.y;
-  norm.z = tensors.z;
-  norm.weight = parameters_.norm_weight;
-  norm.group_size = inner / here.groups;
-  norm.norm_before_gate = config_.norm_before_gate;
-  norm.normalize = config_.rmsnorm;
-  norm.epsilon = config_.norm_eps;
-  norm.rstd = tensors.rstd;
-  norm.dout = dy;
-  norm.dx = dy;
-  norm.dz = impl::columns(dprojection, 0, inner);
-  norm.dweight = gradients.norm_weight;
-  norm.out = gated;
-  norm.workspace = scratch;
-  gated_rms_norm_backward(exec, norm);
-
-  out_proj_weight.in = gated;
-  out_proj_weight.dweight = gradients.out_proj_weight;
-  out_proj_weight.dbias = gradients.out_proj_bias;
-  projection_backward(exec, out_proj_weight);
+  // Without tokens a rank takes part in the exchanges only, and its tensors have no memory.
+  if (dy.size() > 0)
+    backward_to_y(exec, tensors, dout, dy, impl::columns(dprojection, 0, inner), tensor(place.steps, inner),
+                  bytes_at(*workspace_, place.after_gated, place.scratch_bytes), gradients);
 
   SequenceOperatorBackwardArguments<T, Exec> sequence;
   sequence.xBCdt = tensors.xBCdt;

@@ -162,6 +162,10 @@ class MambaMixer {
                     MambaActivations<T, Exec>& kept);
   void run_backward(const Exec& exec, const Call& call, const Hidden& hidden, const MambaActivations<T, Exec>& kept,
                     const Hidden& dout, const Output& dhidden, const MambaGradients<T, Exec>& gradients);
+  /// Through out_proj and the norm; `gated` gets the norm's output once more.
+  void backward_to_y(const Exec& exec, const KeptTensors& tensors, const Hidden& dout, const Output& dy,
+                     const Output& dz, const Output& gated, const Tensor<std::byte*, Exec>& scratch,
+                     const MambaGradients<T, Exec>& gradients) const;
   void project_in(const Exec& exec, const Hidden& hidden, std::int64_t first, const Output& into) const;
   void gate_and_norm(const Exec& exec, const Hidden& y, const Hidden& z, const Output& out,
                      const Tensor<accumulator_t<T>***, Exec>& rstd) const;
