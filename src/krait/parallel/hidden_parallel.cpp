@@ -91,7 +91,22 @@ struct HiddenParallel<T, Exec>::Blocks {
   }
 };
 
-/// The same of a backward call. Given room, the arrival lies in the caller's dy.
+/// What Saving::full keeps, in bytes.
+template <Scalar T, class Exec>
+struct HiddenParallel<T, Exec>::SavedBlocks {
+  std::size_t arrival = 0;
+  std::size_t conv_out = 0;
+  std::size_t bytes = 0;
+
+  explicit SavedBlocks(const Exchanges& plans) {
+    WorkspaceLayout space;
+    arrival = space.add<T>(plans.enter.heads_buffer_size());
+    conv_out = space.add<T>(plans.conv_elements());
+    bytes = space.bytes();
+  }
+};
+
+/// The same as Blocks of a backward call. Given room, the arrival lies in the caller's dy.
 ///
 ///     first, then second                             arrival
 ///     enter   sequence buffer                    ->  heads buffer: x | B | C | dt | dy, or dy
@@ -186,10 +201,8 @@ template <Scalar T, class Exec>
 std::size_t HiddenParallel<T, Exec>::saved_bytes(const Communicator& context, const SequenceLayout& layout,
                                                  std::int64_t batch, Saving saving) const {
   if (saving == Saving::lean) return 0;
-  const HeadPartition heads = partition(context.place());
-  const std::int64_t places = batch * layout.length();
-  const std::int64_t arrived = context.size() == 1 ? 0 : places * heads.projection_width_local(heads.rank(), false);
-  return static_cast<std::size_t>(aligned(arrived) + aligned(places * heads.conv_channels_local())) * sizeof(T);
+  if (slot_.holds(layout, batch)) return SavedBlocks(slot_.plan()).bytes;
+  return SavedBlocks(Exchanges(partition(context.place()), layout, batch)).bytes;
 }
 
 template <Scalar T, class Exec>
@@ -225,12 +238,12 @@ void HiddenParallel<T, Exec>::forward(const Exec& exec, const Communicator& cont
 
   const Blocks blocks(plan);
   const bool keep = arguments.saving == Saving::full && !is_absent(arguments.saved);
-  T* const kept = reinterpret_cast<T*>(arguments.saved.data());
+  const SavedBlocks saved(plan);
   T* const exchange = reinterpret_cast<T*>(arguments.workspace.data());
   T* const block = in_place ? arguments.xBCdt.data() : exchange + blocks.exchange;
   T* const y_out = in_place ? arguments.y.data() : exchange + blocks.exchange + blocks.arrival;
-  T* const arrival = keep ? kept : block;
-  T* const conv_out = keep ? kept + aligned(plan.enter.heads_buffer_size()) : exchange;
+  T* const arrival = keep ? reinterpret_cast<T*>(arguments.saved.data() + saved.arrival) : block;
+  T* const conv_out = keep ? reinterpret_cast<T*>(arguments.saved.data() + saved.conv_out) : exchange;
 
   auto entered =
       plan.enter.enter(exec, context, arguments.xBCdt, flat<T, Exec>(exchange, plan.enter.sequence_buffer_size()),
@@ -285,7 +298,8 @@ void HiddenParallel<T, Exec>::backward(const Exec& exec, const Communicator& con
 
   impl::WholeSequenceBackwardTensors<T, Exec> tensors;
   tensors.map = impl::map_of<Exec>(layout);
-  const T* const kept = reinterpret_cast<const T*>(arguments.saved.data());
+  const SavedBlocks saved(plan);
+  const std::byte* const kept = arguments.saved.data();
   const std::int64_t input_width = plan.enter.local_width();
   if (plan.enter.passthrough()) {
     tensors.input = arguments.xBCdt;
@@ -293,7 +307,8 @@ void HiddenParallel<T, Exec>::backward(const Exec& exec, const Communicator& con
   } else {
     const Tensor<const T***, Exec> heads = entering.heads_view(arrived);
     tensors.input =
-        lean ? impl::columns(heads, 0, input_width) : heads_tensor<const T, Exec>(kept, plan.enter, input_width);
+        lean ? impl::columns(heads, 0, input_width)
+             : heads_tensor<const T, Exec>(reinterpret_cast<const T*>(kept + saved.arrival), plan.enter, input_width);
     tensors.dout = lean ? impl::columns(heads, input_width, plan.leave.local_width()) : heads;
   }
   const std::int64_t channels = plan.partition.conv_channels_local();
@@ -301,7 +316,7 @@ void HiddenParallel<T, Exec>::backward(const Exec& exec, const Communicator& con
     tensors.conv_memory = impl::columns(heads_tensor<T, Exec>(first, plan.enter, input_width), 0, channels);
   } else {
     tensors.conv_out =
-        conv_tensor<const T, Exec>(kept + aligned(plan.enter.heads_buffer_size()), plan.enter, plan.partition);
+        conv_tensor<const T, Exec>(reinterpret_cast<const T*>(kept + saved.conv_out), plan.enter, plan.partition);
   }
   tensors.dconv_out = conv_tensor<T, Exec>(second, plan.enter, plan.partition);
   const auto leaving = flat<T, Exec>(first, plan.enter.heads_buffer_size());

@@ -81,6 +81,7 @@ class HiddenParallel final : public SequenceOperator<T, Exec> {
  private:
   struct Exchanges;
   struct Blocks;
+  struct SavedBlocks;
   struct BackwardBlocks;
   struct Plan;
   [[nodiscard]] Blocks blocks_for(const Communicator& context, const SequenceLayout& layout, std::int64_t batch) const;
