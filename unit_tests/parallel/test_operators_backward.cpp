@@ -7,8 +7,7 @@
 #include <krait/core/error.hpp>
 #include <krait/parallel/sequence_operator.hpp>
 #include <limits>
-#include <parallel/sharded.hpp>
-#include <support/allclose.hpp>
+#include <parallel/backward_call.hpp>
 #include <support/random_view.hpp>
 
 namespace {
@@ -18,80 +17,14 @@ using namespace krait::test;  // NOLINT(google-build-using-namespace)
 using testing::HasSubstr;
 using testing::ThrowsMessage;
 
-/// Values of a (row, token, column).
-using Values = std::function<float(std::int64_t, std::int64_t, std::int64_t)>;
-
-struct Gradients {
-  std::vector<double> dxBCdt;  ///< of this rank's tokens
-  NamedGradients parameters;   ///< summed over ranks
-
-  friend bool operator==(const Gradients&, const Gradients&) = default;
-};
-
-template <Scalar T>
-struct BackwardCall {
-  SequenceOperatorConfig config;
-  Strategy strategy;
-  Saving saving = Saving::lean;
-  bool overwrite_dy = false;
-  Values input = {};
-  Values dy = {};
-
-  [[nodiscard]] Gradients run(const Communicator& context, const SequenceLayout& layout, const DocumentMap& documents,
-                              const OperatorParameters<T>& parameters) const {
-    const auto op = make_sequence_operator<T>(strategy, config);
-    return run(*op, context, layout, documents, parameters);
-  }
-
-  /// A forward that saves, then the backward.
-  [[nodiscard]] Gradients run(SequenceOperator<T>& op, const Communicator& context, const SequenceLayout& layout,
-                              const DocumentMap& documents, const OperatorParameters<T>& parameters) const {
-    const Exec exec;
-    const std::int64_t rows = documents.rows();
-    const std::int64_t length = layout.length();
-    const std::int64_t width = config.input_width();
-    const std::int64_t inner = config.d_inner();
-    const auto xBCdt = make_shard<T>(layout, rows, width, input ? input : normal_values(3, length, width));
-    const auto y = poisoned_view<Array<T***>>(rows, layout.local_length(), inner);
-    const Array<std::byte*> workspace("krait::test::workspace", op.workspace_bytes(context, layout, rows, false));
-    const Array<std::byte*> saved("krait::test::saved", op.saved_bytes(context, layout, rows, saving));
-    op.forward(exec, context, layout, documents, parameters.views(),
-               {.xBCdt = xBCdt, .y = y, .workspace = workspace, .saved = saved, .saving = saving});
-
-    const std::int64_t room = overwrite_dy ? op.backward_room(context, layout, rows, saving) : 0;
-    const auto gradient = make_shard<T>(layout, rows, inner, dy ? dy : normal_values(4, length, inner));
-    const auto dy_tensor = with_room<T>(gradient, room);
-    // A slice of a wider tensor, as the mixer has it.
-    const auto dprojection = poisoned_view<Array<T***>>(rows, layout.local_length(), width + 3);
-    const Tensor<T***, Exec> dxBCdt =
-        Kokkos::subview(dprojection, Kokkos::ALL, Kokkos::ALL, Kokkos::make_pair(std::int64_t{3}, width + 3));
-    const OperatorGradients<T> gradients(parameters.views());
-    const auto scratch = poisoned_view<Array<float*>>(
-        (op.backward_workspace_bytes(context, layout, rows, saving, overwrite_dy) + 3) / 4);
-    op.backward(exec, context, layout, documents, parameters.views(), gradients.views,
-                {.xBCdt = xBCdt,
-                 .dy = dy_tensor.tensor,
-                 .dxBCdt = dxBCdt,
-                 .saved = saved,
-                 .saving = saving,
-                 .workspace = make_tensor<std::byte*, Exec, 1>(reinterpret_cast<std::byte*>(scratch.data()),
-                                                               {4 * static_cast<std::int64_t>(scratch.size())}),
-                 .room = room});
-    exec.fence("krait::test: backward is done");
-    if (room == 0) {
-      EXPECT_TRUE(same(dy_tensor.tensor, gradient));
-    }
-    return {values_of(dxBCdt), gradients.sums(context)};
-  }
-};
-
 /// The gradients of one rank, as Local has them; made by every rank.
 template <Scalar T>
 class OneRank {
  public:
   OneRank(const SequenceOperatorConfig& config, const DocumentMap& documents, const OperatorParameters<T>& parameters)
-      : gradients_(BackwardCall<T>{config, Strategy::local}.run(
-            Communicator::self(), SequenceLayout::contiguous(Place{}, documents.length()), documents, parameters)),
+      : gradients_(BackwardCall<T>{config, Strategy::local}.run(Communicator::self(),
+                                                                SequenceLayout::contiguous(Place{}, documents.length()),
+                                                                documents, parameters.views())),
         whole_("krait::test::whole", static_cast<std::size_t>(documents.rows()),
                static_cast<std::size_t>(documents.length()), static_cast<std::size_t>(config.input_width())) {
     std::copy(gradients_.dxBCdt.begin(), gradients_.dxBCdt.end(), whole_.data());
@@ -124,12 +57,12 @@ void compare_with_one_rank(const SequenceOperatorConfig& config, std::int64_t ro
       if (layout.kind() == SequenceLayout::Kind::zigzag_docs && !with_documents) continue;
       const bool overwrite = number++ % 2 == 0;
       const auto lean = BackwardCall<T>{config, Strategy::hidden_parallel, Saving::lean, overwrite}.run(
-          world, layout, documents, parameters);
+          world, layout, documents, parameters.views());
       one_rank.expect(lean, layout,
                       "rows " + std::to_string(rows) + ", groups " + std::to_string(config.groups) + ", packed " +
                           std::to_string(with_documents) + ", overwrite " + std::to_string(overwrite));
       const auto full = BackwardCall<T>{config, Strategy::hidden_parallel, Saving::full, !overwrite}.run(
-          world, layout, documents, parameters);
+          world, layout, documents, parameters.views());
       EXPECT_TRUE(full == lean) << layout.description();
     }
   }
@@ -173,10 +106,10 @@ TEST(LocalBackward, TokensInAnyOrderAndBothSavingModes) {
   const OneRank<double> one_rank(config, documents, parameters);
   for (const auto& layout : all_layouts(Place{}, 61, documents_of_61)) {
     const auto lean =
-        BackwardCall<double>{config, Strategy::local}.run(Communicator::self(), layout, documents, parameters);
+        BackwardCall<double>{config, Strategy::local}.run(Communicator::self(), layout, documents, parameters.views());
     one_rank.expect(lean, layout, "local");
-    EXPECT_TRUE((BackwardCall<double>{config, Strategy::local, Saving::full}.run(Communicator::self(), layout,
-                                                                                 documents, parameters) == lean));
+    EXPECT_TRUE((BackwardCall<double>{config, Strategy::local, Saving::full}.run(
+                     Communicator::self(), layout, documents, parameters.views()) == lean));
   }
 }
 
@@ -198,10 +131,10 @@ TEST(HiddenParallelBackward, PaddingIsInert) {
   const auto dy = normal_values(4, 21, config.d_inner());
   const auto got =
       BackwardCall<double>{config, Strategy::hidden_parallel, Saving::lean, false, padded(input), padded(dy)}.run(
-          world, layout, documents, parameters);
-  const auto want =
-      BackwardCall<double>{config, Strategy::local}.run(Communicator::self(), SequenceLayout::contiguous(Place{}, 21),
-                                                        DocumentMap::from_cu_seqlens({0, 7, 20, 21}, 21), parameters);
+          world, layout, documents, parameters.views());
+  const auto want = BackwardCall<double>{config, Strategy::local}.run(
+      Communicator::self(), SequenceLayout::contiguous(Place{}, 21), DocumentMap::from_cu_seqlens({0, 7, 20, 21}, 21),
+      parameters.views());
   std::vector<double> dxBCdt;
   for (std::int64_t i = 0; i < layout.local_length(); ++i)
     for (std::int64_t c = 0; c < config.input_width(); ++c) {
@@ -230,7 +163,7 @@ TEST(HiddenParallelBackward, DocumentsDoNotLeak) {
       results.push_back(BackwardCall<float>{config, Strategy::hidden_parallel, Saving::lean, true,
                                             changed(normal_values(3, 61, config.input_width())),
                                             changed(normal_values(4, 61, config.d_inner()))}
-                            .run(world, layout, documents, parameters)
+                            .run(world, layout, documents, parameters.views())
                             .dxBCdt);
     }
     bool moved = layout.local_length() == 0;
@@ -264,7 +197,7 @@ TEST(HiddenParallelBackward, TheGroupMayChangeFromCallToCall) {
   const OneRank<double> one_rank(config, documents, parameters);
   for (const auto& group : {world, halves, world}) {
     const auto layout = SequenceLayout::zigzag(group, 40);
-    one_rank.expect(call.run(*op, group, layout, documents, parameters), layout, "group");
+    one_rank.expect(call.run(*op, group, layout, documents, parameters.views()), layout, "group");
   }
 }
 
@@ -280,10 +213,10 @@ TEST(HiddenParallelBackward, OneCollectiveEachWayWithTheBytesOfTheFormula) {
     for (const Saving saving : {Saving::lean, Saving::full}) {
       const auto op = make_sequence_operator<float>(Strategy::hidden_parallel, config);
       const BackwardCall<float> call{config, Strategy::hidden_parallel, saving, true};
-      (void)call.run(*op, world, layout, documents, parameters);
+      (void)call.run(*op, world, layout, documents, parameters.views());
       auto context = world;
       context.reset_counters();
-      (void)call.run(*op, world, layout, documents, parameters);
+      (void)call.run(*op, world, layout, documents, parameters.views());
       const auto counters = world.counters()[CommOperation::all_to_all_v];
       EXPECT_EQ(counters.calls, world.size() == 1 ? 0 : 4);  // two of the forward
       // Sent with every token of ours: the columns that another rank works on, x, B, C and dt once for the forward,
@@ -310,8 +243,9 @@ TEST(HiddenParallelBackward, SameBitsEveryTime) {
   const auto layout = SequenceLayout::zigzag(world, 61);
   const auto op = make_sequence_operator<float>(Strategy::hidden_parallel, config);
   const BackwardCall<float> call{config, Strategy::hidden_parallel, Saving::lean, true};
-  const auto first = call.run(*op, world, layout, documents, parameters);
-  for (int repeat = 0; repeat < 20; ++repeat) EXPECT_TRUE(call.run(*op, world, layout, documents, parameters) == first);
+  const auto first = call.run(*op, world, layout, documents, parameters.views());
+  for (int repeat = 0; repeat < 20; ++repeat)
+    EXPECT_TRUE(call.run(*op, world, layout, documents, parameters.views()) == first);
 }
 
 // What is not asked for is not formed, and nothing else changes.
@@ -324,7 +258,7 @@ TEST(HiddenParallelBackward, GradientsMayBeAbsent) {
   const auto layout = SequenceLayout::zigzag(world, 30);
   const auto op = make_sequence_operator<float>(Strategy::hidden_parallel, config);
   const auto want =
-      BackwardCall<float>{config, Strategy::hidden_parallel}.run(*op, world, layout, documents, parameters);
+      BackwardCall<float>{config, Strategy::hidden_parallel}.run(*op, world, layout, documents, parameters.views());
   const auto xBCdt = make_shard<float>(layout, 1, config.input_width(), normal_values(3, 30, config.input_width()));
   const auto dy = make_shard<float>(layout, 1, config.d_inner(), normal_values(4, 30, config.d_inner()));
   const auto dxBCdt = poisoned_view<Array<float***>>(1, layout.local_length(), config.input_width());

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Problems drawn at random, the same on every rank: HiddenParallel on all ranks and Local on one rank give the numbers
-// of the reference, whatever the extents, the layout, the documents and the options.
+// and the gradients of the reference, whatever the extents, the layout, the documents and the options.
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <krait/parallel/sequence_operator.hpp>
-#include <krait/reference/causal_conv1d.hpp>
-#include <krait/reference/ssd_scan.hpp>
+#include <krait/reference/causal_conv1d_backward.hpp>
+#include <krait/reference/ssd_scan_backward.hpp>
 #include <numeric>
-#include <parallel/sharded.hpp>
+#include <parallel/backward_call.hpp>
 #include <sstream>
 #include <support/random_view.hpp>
 #include <support/view_values.hpp>
@@ -160,14 +160,18 @@ struct Problem {
     if (dice.once_in(4)) views.dt_bias = {};
   }
 
-  /// Inputs; padding holds NaN.
-  [[nodiscard]] auto input(const std::vector<std::int32_t>& ids) const {
-    const auto plain = normal_values(3, layout.length(), config.input_width());
+  /// Inputs, or gradients; padding holds NaN.
+  [[nodiscard]] Values values(std::uint64_t seed, std::int64_t width, const std::vector<std::int32_t>& ids) const {
+    const auto plain = normal_values(seed, layout.length(), width);
     return [this, &ids, plain](std::int64_t b, std::int64_t t, std::int64_t c) {
       const bool padding = ids[static_cast<std::size_t>(b * layout.length() + t)] < 0;
       return padding ? std::numeric_limits<float>::quiet_NaN() : plain(b, t, c);
     };
   }
+  [[nodiscard]] Values input(const std::vector<std::int32_t>& ids) const {
+    return values(3, config.input_width(), ids);
+  }
+  [[nodiscard]] Values dy(const std::vector<std::int32_t>& ids) const { return values(4, config.d_inner(), ids); }
 
   /// y of the tokens that `of` holds.
   [[nodiscard]] std::vector<double> run(Strategy strategy, const Communicator& context, const SequenceLayout& of,
@@ -189,20 +193,25 @@ struct Problem {
     return values_of(out);
   }
 
-  /// (rows, length, d_inner) by the definition.
-  [[nodiscard]] std::vector<double> reference(const std::vector<std::int32_t>& ids) const {
+  struct Reference {
+    std::vector<double> y;       ///< (rows, length, d_inner)
+    std::vector<double> dxBCdt;  ///< (rows, length, input_width)
+    NamedGradients parameters;
+  };
+
+  /// By the definition.
+  [[nodiscard]] Reference reference(const std::vector<std::int32_t>& ids) const {
     const std::int64_t channels = config.conv_channels();
     const std::int64_t inner = config.d_inner();
     const std::int64_t states = config.groups * config.d_state;
-    const auto value = input(ids);
-    const auto columns = [&](std::int64_t begin, std::int64_t end) {
+    const auto columns = [&](const Values& value, std::int64_t begin, std::int64_t end) {
       std::vector<double> result;
       for (std::int64_t b = 0; b < rows; ++b)
         for (std::int64_t t = 0; t < layout.length(); ++t)
           for (std::int64_t c = begin; c < end; ++c) result.push_back(static_cast<double>(T(value(b, t, c))));
       return result;
     };
-    const std::vector<double> xBC = columns(0, channels);
+    const std::vector<double> xBC = columns(input(ids), 0, channels);
     const std::vector<double> weight = values_of(views.conv_weight);
     const std::vector<double> bias = is_absent(views.conv_bias) ? std::vector<double>() : values_of(views.conv_bias);
     const reference::CausalConv1d convolution{.channels = channels,
@@ -229,12 +238,44 @@ struct Problem {
     scan.x = part(0, inner);
     scan.B = part(inner, states);
     scan.C = part(inner + states, states);
-    scan.dt = columns(channels, channels + config.heads);
+    scan.dt = columns(input(ids), channels, channels + config.heads);
     for (const double value_of_A : values_of(views.A_log)) scan.A.push_back(-std::exp(value_of_A));
     if (!is_absent(views.dt_bias)) scan.dt_bias = values_of(views.dt_bias);
     if (!is_absent(views.D)) scan.D = values_of(views.D);
     if (!is_absent(views.D_per_channel)) scan.D_per_channel = values_of(views.D_per_channel);
-    return reference::ssd_scan(scan, documents.runs()).out;
+
+    const std::vector<double> dout = columns(dy(ids), 0, inner);
+    const reference::SsdScanGradients dscan = reference::ssd_scan_backward(scan, documents.runs(), dout, {});
+    // Row by row side by side.
+    const auto join = [](const std::vector<std::pair<const std::vector<double>*, std::int64_t>>& parts,
+                         std::size_t tokens) {
+      std::vector<double> result;
+      for (std::size_t t = 0; t < tokens; ++t)
+        for (const auto& [values, width] : parts) {
+          const auto begin = values->begin() + static_cast<std::ptrdiff_t>(t) * width;
+          result.insert(result.end(), begin, begin + width);
+        }
+      return result;
+    };
+    const auto tokens = static_cast<std::size_t>(rows * layout.length());
+    const std::vector<double> du = join({{&dscan.x, inner}, {&dscan.B, states}, {&dscan.C, states}}, tokens);
+    const reference::CausalConv1dGradients dconv =
+        reference::causal_conv1d_backward(convolution, documents.runs(), du, {});
+    Reference result;
+    result.y = reference::ssd_scan(scan, documents.runs()).out;
+    result.dxBCdt = join({{&dconv.x, channels}, {&dscan.dt, config.heads}}, tokens);
+    std::vector<double> dA_log;
+    for (std::size_t h = 0; h < scan.A.size(); ++h) dA_log.push_back(scan.A[h] * dscan.A[h]);
+    const auto add = [&result](const char* name, const std::vector<double>& values) {
+      if (!values.empty()) result.parameters.emplace_back(name, values);
+    };
+    add("conv_weight", dconv.weight);
+    add("conv_bias", dconv.bias);
+    add("A_log", dA_log);
+    add("dt_bias", dscan.dt_bias);
+    add("D", dscan.D);
+    add("D_per_channel", dscan.D_per_channel);
+    return result;
   }
 
   [[nodiscard]] std::string description() const {
@@ -247,34 +288,45 @@ struct Problem {
 };
 
 template <Scalar T>
-void check_problem(std::uint64_t seed, double tolerance) {
+void check_problem(std::uint64_t seed, double tolerance, double gradient_tolerance) {
   const auto world = Communicator::world(Exec());
   Problem<T> problem(seed, world.place());
   SCOPED_TRACE("seed " + std::to_string(seed) + ": " + problem.description());
   const auto ids = problem.documents.seq_idx();
-  const auto values = problem.reference(ids);
-  const Array<double***> whole("krait::test::whole", static_cast<std::size_t>(problem.rows),
-                               static_cast<std::size_t>(problem.layout.length()),
-                               static_cast<std::size_t>(problem.config.d_inner()));
-  std::copy(values.begin(), values.end(), whole.data());
-  for (const bool overwrite : {false, true}) {
-    const auto shard = problem.run(Strategy::hidden_parallel, world, problem.layout, ids, overwrite);
-    EXPECT_LE(relative_rms(shard, shard_of_whole(whole, problem.layout)), tolerance)
-        << "hidden_parallel, overwrite " << overwrite << ", rank " << world.rank();
-  }
+  const auto reference = problem.reference(ids);
+  const auto whole = [&problem](const std::vector<double>& values, std::int64_t width) {
+    const Array<double***> view("krait::test::whole", static_cast<std::size_t>(problem.rows),
+                                static_cast<std::size_t>(problem.layout.length()), static_cast<std::size_t>(width));
+    std::copy(values.begin(), values.end(), view.data());
+    return view;
+  };
+  const auto whole_y = whole(reference.y, problem.config.d_inner());
+  const auto whole_dxBCdt = whole(reference.dxBCdt, problem.config.input_width());
+  const auto check = [&](Strategy strategy, const Communicator& context, const SequenceLayout& layout, bool overwrite,
+                         Saving saving) {
+    SCOPED_TRACE(std::string(name_of(strategy)) + ", overwrite " + std::to_string(overwrite) + ", rank " +
+                 std::to_string(world.rank()));
+    EXPECT_LE(relative_rms(problem.run(strategy, context, layout, ids, overwrite), shard_of_whole(whole_y, layout)),
+              tolerance);
+    const BackwardCall<T> call{problem.config, strategy, saving, overwrite, problem.input(ids), problem.dy(ids)};
+    const Gradients gradients = call.run(context, layout, problem.documents, problem.views);
+    EXPECT_LE(relative_rms(gradients.dxBCdt, shard_of_whole(whole_dxBCdt, layout)), gradient_tolerance);
+    EXPECT_TRUE(gradients_close(gradients.parameters, reference.parameters, gradient_tolerance));
+  };
+  check(Strategy::hidden_parallel, world, problem.layout, false, Saving::lean);
+  check(Strategy::hidden_parallel, world, problem.layout, true, problem.dice.once_in(2) ? Saving::lean : Saving::full);
   const bool in_order = problem.layout.kind() == SequenceLayout::Kind::zigzag_docs || problem.dice.once_in(2);
   const auto alone = in_order ? SequenceLayout::contiguous(Place{}, problem.layout.length())
                               : draw_explicit(problem.dice, Place{}, problem.layout.length());
-  const auto local = problem.run(Strategy::local, Communicator::self(), alone, ids, false);
-  EXPECT_LE(relative_rms(local, shard_of_whole(whole, alone)), tolerance) << "local, in order " << in_order;
+  check(Strategy::local, Communicator::self(), alone, false, problem.dice.once_in(2) ? Saving::lean : Saving::full);
 }
 
 TEST(RandomProblems, Double) {
-  for (std::uint64_t seed = 1000; seed < 1060; ++seed) check_problem<double>(seed, 1e-12);
+  for (std::uint64_t seed = 1000; seed < 1060; ++seed) check_problem<double>(seed, 1e-12, 1e-12);
 }
 
 TEST(RandomProblems, Float) {
-  for (std::uint64_t seed = 2000; seed < 2030; ++seed) check_problem<float>(seed, 1e-5);
+  for (std::uint64_t seed = 2000; seed < 2030; ++seed) check_problem<float>(seed, 1e-5, 2e-4);
 }
 
 }  // namespace
