@@ -1,44 +1,118 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include <krait/ops/ssd_scan.hpp>
+#include <krait/ops/ssd_scan_backward.hpp>
 
 #include "harness.hpp"
 
 namespace krait::perf {
 namespace {
 
+/// The tensors of a scan of one row, and of its backward.
+template <class T>
+struct ScanTensors {
+  using V = accumulator_t<T>;
+  using Heads = Kokkos::View<V*>;
+  using Activations = Kokkos::View<T****, Kokkos::LayoutRight>;
+  using Steps = Kokkos::View<T***, Kokkos::LayoutRight>;
+
+  SsdScanShape shape;
+  SequenceRuns runs;
+  Activations x, B, C, out;
+  Steps dt;
+  Heads A, D;
+
+  ScanTensors(const LayerShape& s, std::int64_t length)
+      : shape{1, length, s.H, s.P, s.G, s.N},
+        runs(SequenceRuns::whole_rows(1, length)),
+        x(data<Activations>(-1, 1, 1, length, s.H, s.P)),
+        B(data<Activations>(-0.1, 0.1, 1, length, s.G, s.N)),
+        C(data<Activations>(-0.1, 0.1, 1, length, s.G, s.N)),
+        out(data<Activations>(0, 1, 1, length, s.H, s.P)),
+        // Steps between about 1e-3 and 0.1, as in a freshly initialised layer.
+        dt(data<Steps>(-6.9, -2.25, 1, length, s.H)),
+        A(data<Heads>(-16, -1, s.H)),
+        D(data<Heads>(0, 1, s.H)) {}
+
+  template <class Arguments>
+  void set_inputs(Arguments& arguments) const {
+    arguments.x = x;
+    arguments.dt = dt;
+    arguments.A = A;
+    arguments.B = B;
+    arguments.C = C;
+    arguments.D = D;
+  }
+
+  [[nodiscard]] SsdScanArguments<T> forward() const {
+    SsdScanArguments<T> arguments;
+    set_inputs(arguments);
+    arguments.out = out;
+    return arguments;
+  }
+
+  /// What has to move when every tensor moves once: `wide` of H * P elements per token, `narrow` of G * N, `steps` of
+  /// H.
+  [[nodiscard]] Cost cost(double wide, double narrow, double steps, double products) const {
+    const auto L = static_cast<double>(shape.length), H = static_cast<double>(shape.heads),
+               P = static_cast<double>(shape.head_dim), G = static_cast<double>(shape.groups),
+               N = static_cast<double>(shape.d_state);
+    return {L, sizeof(T) * L * (wide * H * P + narrow * G * N + steps * H), products * L * H * P * N,
+            std::is_same_v<T, double>};
+  }
+};
+
 struct Scan {
   template <class T>
   static void run(benchmark::State& state, const LayerShape& s, std::int64_t length) {
-    using Heads = Kokkos::View<accumulator_t<T>*>;
-    using Activations = Kokkos::View<T****, Kokkos::LayoutRight>;
-    const auto runs = SequenceRuns::whole_rows(1, length);
-    SsdScanArguments<T> arguments;
-    const auto x = data<Activations>(-1, 1, 1, length, s.H, s.P);
-    const auto B = data<Activations>(-0.1, 0.1, 1, length, s.G, s.N);
-    const auto C = data<Activations>(-0.1, 0.1, 1, length, s.G, s.N);
-    const auto out = data<Activations>(0, 1, 1, length, s.H, s.P);
-    // Steps between about 1e-3 and 0.1, as in a freshly initialised layer.
-    const auto dt = data<Kokkos::View<T***, Kokkos::LayoutRight>>(-6.9, -2.25, 1, length, s.H);
-    const auto A = data<Heads>(-16, -1, s.H);
-    const auto D = data<Heads>(0, 1, s.H);
-    arguments.x = x;
-    arguments.B = B;
-    arguments.C = C;
-    arguments.out = out;
-    arguments.dt = dt;
-    arguments.A = A;
-    arguments.D = D;
-    const SsdScanPlan<T> plan(Exec(), {1, length, s.H, s.P, s.G, s.N});
-    const auto elements = static_cast<double>(length * (2 * s.H * s.P + 2 * s.G * s.N + s.H));
+    const ScanTensors<T> tensors(s, length);
+    const SsdScanPlan<T> plan(Exec(), tensors.shape);
     // Two multiply-adds per element of the state and token.
-    const double operations = 4.0 * static_cast<double>(length) * static_cast<double>(s.H * s.P * s.N);
-    perf::run(state, {double(length), sizeof(T) * elements, operations, std::is_same_v<T, double>},
-              [&](const Exec& exec) { ssd_scan<T>(exec, plan, arguments, runs); });
+    perf::run(state, tensors.cost(2, 2, 1, 4),
+              [&](const Exec& exec) { ssd_scan<T>(exec, plan, tensors.forward(), tensors.runs); });
+  }
+};
+
+struct ScanBackward {
+  template <class T>
+  static void run(benchmark::State& state, const LayerShape& s, std::int64_t length) {
+    using Tensors = ScanTensors<T>;
+    const Tensors tensors(s, length);
+    SsdScanBackwardArguments<T> arguments;
+    tensors.set_inputs(arguments);
+    const auto dout = data<typename Tensors::Activations>(-1, 1, 1, length, s.H, s.P);
+    const auto dx = data<typename Tensors::Activations>(0, 1, 1, length, s.H, s.P);
+    const auto dB = data<typename Tensors::Activations>(0, 1, 1, length, s.G, s.N);
+    const auto dC = data<typename Tensors::Activations>(0, 1, 1, length, s.G, s.N);
+    const auto ddt = data<typename Tensors::Steps>(0, 1, 1, length, s.H);
+    const auto dA = data<typename Tensors::Heads>(0, 1, s.H);
+    const auto dD = data<typename Tensors::Heads>(0, 1, s.H);
+    arguments.dout = dout;
+    arguments.dx = dx;
+    arguments.dB = dB;
+    arguments.dC = dC;
+    arguments.ddt = ddt;
+    arguments.dA = dA;
+    arguments.dD = dD;
+    const SsdScanPlan<T> forward_plan(Exec(), tensors.shape);
+    const SsdScanBackwardPlan<T> plan(Exec(), tensors.shape);
+    // Five multiply-adds per element of the state and token: the state, its gradient, and three products with them.
+    perf::run_backward(
+        state, tensors.cost(3, 4, 2, 10),
+        [&](const Exec& exec) { ssd_scan_backward<T>(exec, plan, arguments, tensors.runs); },
+        [&](const Exec& exec) { ssd_scan<T>(exec, forward_plan, tensors.forward(), tensors.runs); });
   }
 };
 
 }  // namespace
 
-void register_scan() { add_all<Scan>("ssd_scan/forward"); }
+void register_scan() {
+  add_all<Scan>("ssd_scan/forward");
+  add_all<ScanBackward>("ssd_scan/backward");
+  constexpr LayerShape large{"mamba2_2p7b", 80, 64, 1, 128};
+  for (const std::int64_t length : lengths) {
+    add("ssd_scan/backward", large, scalar_name<float>(), length,
+        [=](benchmark::State& state) { ScanBackward::run<float>(state, large, length); });
+  }
+}
 
 }  // namespace krait::perf

@@ -27,6 +27,22 @@ double measure_copy_bandwidth() {
   return best;
 }
 
+double seconds_of(const std::function<void(const Exec&)>& call) {
+  const Exec exec;
+  exec.fence("krait::perf: start");
+  const auto start = Clock::now();
+  call(exec);
+  exec.fence("krait::perf: end");
+  return seconds_since(start);
+}
+
+void count(benchmark::State& state, const Cost& cost, double total) {
+  const double calls_per_second = static_cast<double>(state.iterations()) / total;
+  state.counters["tokens_per_second"] = cost.tokens * calls_per_second;
+  state.counters["copy_fraction"] = cost.bytes * calls_per_second / copy_bandwidth();
+  state.counters["flops_fraction"] = cost.operations * calls_per_second / fma_peak(cost.double_precision);
+}
+
 }  // namespace
 
 double copy_bandwidth() {
@@ -40,22 +56,30 @@ double fma_peak(bool double_precision) {
 }
 
 void run(benchmark::State& state, const Cost& cost, const std::function<void(const Exec&)>& call) {
-  const Exec exec;
-  call(exec);
+  call(Exec());
   double total = 0;
   for (auto _ : state) {
-    exec.fence("krait::perf: start");
-    const auto start = Clock::now();
-    call(exec);
-    exec.fence("krait::perf: end");
-    const double seconds = seconds_since(start);
+    const double seconds = seconds_of(call);
     state.SetIterationTime(seconds);
     total += seconds;
   }
-  const double calls_per_second = static_cast<double>(state.iterations()) / total;
-  state.counters["tokens_per_second"] = cost.tokens * calls_per_second;
-  state.counters["copy_fraction"] = cost.bytes * calls_per_second / copy_bandwidth();
-  state.counters["flops_fraction"] = cost.operations * calls_per_second / fma_peak(cost.double_precision);
+  count(state, cost, total);
+}
+
+void run_backward(benchmark::State& state, const Cost& cost, const std::function<void(const Exec&)>& call,
+                  const std::function<void(const Exec&)>& forward) {
+  call(Exec());
+  forward(Exec());
+  double total = 0;
+  double total_forward = 0;
+  for (auto _ : state) {
+    total_forward += seconds_of(forward);
+    const double seconds = seconds_of(call);
+    state.SetIterationTime(seconds);
+    total += seconds;
+  }
+  count(state, cost, total);
+  state.counters["backward_over_forward"] = total / total_forward;
 }
 
 void add(const std::string& name, const LayerShape& shape, const char* scalar, std::int64_t length,

@@ -46,6 +46,11 @@ double fma_peak(bool double_precision);
 /// and not the launch of it.
 void run(benchmark::State& state, const Cost& cost, const std::function<void(const Exec&)>& call);
 
+/// The same for the backward of an operator; `forward` runs in turn with it, so that what disturbs one disturbs both,
+/// and the counter `backward_over_forward` is the ratio of their times.
+void run_backward(benchmark::State& state, const Cost& cost, const std::function<void(const Exec&)>& call,
+                  const std::function<void(const Exec&)>& forward);
+
 /// Registers "name/shape/scalar/L:tokens/T:threads".
 void add(const std::string& name, const LayerShape& shape, const char* scalar, std::int64_t length,
          const std::function<void(benchmark::State&)>& body);
