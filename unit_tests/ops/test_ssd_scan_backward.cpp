@@ -96,4 +96,49 @@ TYPED_TEST(SsdScanBackwardOf, ChunksAndLengths) {
   }
 }
 
+/// The tiles of a GPU on whatever runs the tests: several threads to a team, where there are any.
+TYPED_TEST(SsdScanBackwardOf, Teams) {
+  const int threads = Kokkos::DefaultExecutionSpace().concurrency();
+  for (const int team_size : {2, 3, 4}) {
+    if (team_size > threads) continue;
+    SCOPED_TRACE(team_size);
+    ScanBackwardSetup setup;
+    setup.forward.shape = {2, 83, 3, 19, 1, 21};
+    setup.forward.decay = Decay::slow;
+    setup.forward.gate = true;
+    setup.forward.initial_states = true;
+    setup.tiling = {.chunk = 9 + team_size, .head_block = 2, .kept_chunks = 3, .team_size = team_size};
+    for (const std::int64_t segments : {1, 3}) {
+      setup.forward.options.segments = segments;
+      expect_backward_matches<TypeParam>(setup);
+    }
+  }
+}
+
+TEST(SsdScanBackward, PlanFillsInWhatWasLeftOpen) {
+  const Kokkos::DefaultExecutionSpace exec;
+  const krait::SsdScanShape shape{.batch = 1, .length = 100, .heads = 6, .head_dim = 4, .groups = 2, .d_state = 4};
+  const SsdScanBackwardPlan<float> plan(exec, shape);
+  EXPECT_EQ(plan.options().heads_per_group, 3);
+  EXPECT_GE(plan.options().segments, 1);
+  EXPECT_EQ(plan.options().chunk_size, plan.tiling().chunk);
+  EXPECT_GE(plan.tiling().head_block, 1);
+  const SsdScanBackwardPlan<float> four(exec, shape, {.segments = 4});
+  EXPECT_EQ(four.segment_length(), 25);
+  // The states that cross the three cuts, and their gradients.
+  EXPECT_GE(four.workspace_bytes(), 2U * 3U * 6U * 4U * 4U * sizeof(float));
+  EXPECT_EQ(four.workspace_bytes(), four.workspace().bytes() + four.sweep().workspace().bytes());
+}
+
+/// However long the sequence is, the states that are kept at a time stay within bounds.
+TEST(SsdScanBackward, StatesOfLongRowsAreKeptInParts) {
+  const Kokkos::DefaultExecutionSpace exec;
+  const SsdScanBackwardPlan<float> plan(
+      exec, {.batch = 1, .length = 1 << 20, .heads = 2, .head_dim = 64, .groups = 1, .d_state = 128}, {.segments = 1});
+  EXPECT_GT(plan.work().parts, 1);
+  const std::int64_t state = 64 * 128 * sizeof(float);
+  EXPECT_LE(plan.tiling().kept_chunks * plan.tiling().head_block * state, std::int64_t(128) << 20);
+  EXPECT_GE(plan.tiling().kept_chunks * plan.tiling().chunk * plan.work().parts, 1 << 20);
+}
+
 }  // namespace
