@@ -46,6 +46,7 @@ struct ScanBackwardCall : ScanInputs<T, Exec> {
   HeadBlocks blocks;
   SsdScanBackwardWork work;
   SsdScanBackwardTiling tiling;
+  SsdScanBackwardScratch scratch;
 };
 
 /// A run, or its part in one segment, as a team walks it.
@@ -71,38 +72,12 @@ class ScanBackwardTeam {
   /// Of the tiles in scratch memory, in bytes: a cache line.
   static constexpr std::size_t alignment = 64;
 
-  KOKKOS_INLINE_FUNCTION ScanBackwardTeam(const Call& call, const Member& team) : call_(call), team_(team) {
-    const SsdScanBackwardScratch scratch(call.tiling.chunk, call.head_dim, call.d_state, pad);
-    const std::int64_t chunk = call.tiling.chunk;
-    V* base = static_cast<V*>(team.team_scratch(call.tiling.scratch_level)
-                                  .get_shmem_aligned(static_cast<std::size_t>(scratch.count) * sizeof(V), alignment));
-    b_ = {base + scratch.b, scratch.stride, 1};
-    c_ = {base + scratch.c, scratch.stride, 1};
-    db_ = {base + scratch.db, scratch.stride, 1};
-    dc_ = {base + scratch.dc, scratch.stride, 1};
-    entering_ = {base + scratch.entering, scratch.stride, 1};
-    scores_ = {base + scratch.scores, chunk, 1};
-    dscores_ = {base + scratch.dscores, chunk, 1};
-    weights_ = {base + scratch.weights, chunk, 1};
-    pairs_ = {base + scratch.pairs, chunk, 1};
-    x_ = {base + scratch.x, call.head_dim, 1};
-    dy_ = {base + scratch.dy, call.head_dim, 1};
-    du_ = {base + scratch.du, call.head_dim, 1};
-    x_columns_ = {base + scratch.x_columns, scratch.stride, 1};
-    dy_columns_ = {base + scratch.dy_columns, scratch.stride, 1};
-    state_dots_ = base + scratch.state_dots;
-    channel_dots_ = base + scratch.channel_dots;
-    delta_ = base + scratch.vectors;
-    slope_ = delta_ + chunk;
-    log_decay_ = slope_ + chunk;
-    high_ = log_decay_ + chunk;
-    low_ = high_ + chunk;
-    enter_ = low_ + chunk;
-    leave_ = enter_ + chunk;
-    from_behind_ = leave_ + chunk;
-    from_before_ = from_behind_ + chunk;
-    between_ = from_before_ + chunk;
-  }
+  KOKKOS_INLINE_FUNCTION ScanBackwardTeam(const Call& call, const Member& team)
+      : call_(call),
+        team_(team),
+        base_(static_cast<V*>(
+            team.team_scratch(call.tiling.scratch_level)
+                .get_shmem_aligned(static_cast<std::size_t>(call.scratch.count) * sizeof(V), alignment))) {}
 
   KOKKOS_INLINE_FUNCTION void walk(std::int64_t item) {
     std::int64_t rest = item;
@@ -130,7 +105,42 @@ class ScanBackwardTeam {
   }
 
  private:
-  // Where things are.
+  // Tiles in scratch memory, see SsdScanBackwardScratch: functions and not members, so that a GPU's threads need not
+  // hold two dozen addresses.
+
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION Matrix<V> tile_at(std::int64_t place, std::int64_t row) const {
+    return {base_ + place, row, 1};
+  }
+  KOKKOS_INLINE_FUNCTION Matrix<V> b() const { return tile_at(call_.scratch.b, call_.scratch.stride); }
+  KOKKOS_INLINE_FUNCTION Matrix<V> c() const { return tile_at(call_.scratch.c, call_.scratch.stride); }
+  KOKKOS_INLINE_FUNCTION Matrix<V> db() const { return tile_at(call_.scratch.db, call_.scratch.stride); }
+  KOKKOS_INLINE_FUNCTION Matrix<V> dc() const { return tile_at(call_.scratch.dc, call_.scratch.stride); }
+  KOKKOS_INLINE_FUNCTION Matrix<V> entering() const { return tile_at(call_.scratch.entering, call_.scratch.stride); }
+  KOKKOS_INLINE_FUNCTION Matrix<V> x_columns() const { return tile_at(call_.scratch.x_columns, call_.scratch.stride); }
+  KOKKOS_INLINE_FUNCTION Matrix<V> dy_columns() const {
+    return tile_at(call_.scratch.dy_columns, call_.scratch.stride);
+  }
+  KOKKOS_INLINE_FUNCTION Matrix<V> scores() const { return tile_at(call_.scratch.scores, call_.tiling.chunk); }
+  KOKKOS_INLINE_FUNCTION Matrix<V> dscores() const { return tile_at(call_.scratch.dscores, call_.tiling.chunk); }
+  KOKKOS_INLINE_FUNCTION Matrix<V> weights() const { return tile_at(call_.scratch.weights, call_.tiling.chunk); }
+  KOKKOS_INLINE_FUNCTION Matrix<V> pairs() const { return tile_at(call_.scratch.pairs, call_.tiling.chunk); }
+  KOKKOS_INLINE_FUNCTION Matrix<V> x() const { return tile_at(call_.scratch.x, call_.head_dim); }
+  KOKKOS_INLINE_FUNCTION Matrix<V> dy() const { return tile_at(call_.scratch.dy, call_.head_dim); }
+  KOKKOS_INLINE_FUNCTION Matrix<V> du() const { return tile_at(call_.scratch.du, call_.head_dim); }
+  KOKKOS_INLINE_FUNCTION V* state_dots() const { return base_ + call_.scratch.state_dots; }
+  KOKKOS_INLINE_FUNCTION V* channel_dots() const { return base_ + call_.scratch.channel_dots; }
+  KOKKOS_INLINE_FUNCTION V* delta() const { return base_ + call_.scratch.delta; }
+  KOKKOS_INLINE_FUNCTION V* slope() const { return base_ + call_.scratch.slope; }
+  KOKKOS_INLINE_FUNCTION V* log_decay() const { return base_ + call_.scratch.log_decay; }
+  KOKKOS_INLINE_FUNCTION V* high() const { return base_ + call_.scratch.high; }
+  KOKKOS_INLINE_FUNCTION V* low() const { return base_ + call_.scratch.low; }
+  KOKKOS_INLINE_FUNCTION V* enter() const { return base_ + call_.scratch.enter; }
+  KOKKOS_INLINE_FUNCTION V* leave() const { return base_ + call_.scratch.leave; }
+  KOKKOS_INLINE_FUNCTION V* from_behind() const { return base_ + call_.scratch.from_behind; }
+  KOKKOS_INLINE_FUNCTION V* from_before() const { return base_ + call_.scratch.from_before; }
+  KOKKOS_INLINE_FUNCTION V* between() const { return base_ + call_.scratch.between; }
+
+  // Where other things are.
 
   [[nodiscard]] KOKKOS_INLINE_FUNCTION std::int64_t part_length() const {
     return call_.work.kept_chunks * call_.tiling.chunk;
@@ -253,7 +263,7 @@ class ScanBackwardTeam {
       if (t == run.begin && run.begin + chunk < run.end) load_run_states(run);
       for (; t < tokens.end && t + chunk < run.end; t += chunk) {
         if (t + chunk >= tokens.end && !cross) break;
-        load_group(call_.B, t, static_cast<int>(chunk), b_);
+        load_group(call_.B, t, static_cast<int>(chunk), b());
         for (int head = heads_.begin; head < heads_.end; ++head) advance_state(run, t, head);
       }
     }
@@ -317,23 +327,23 @@ class ScanBackwardTeam {
   }
   KOKKOS_INLINE_FUNCTION void load_x(std::int64_t first, int count, int head) const {
     tile::load(team_, count, call_.head_dim,
-               Matrix<const T>{&call_.x(row_, first, head, 0), call_.x.stride[1], call_.x.stride[3]}, x_);
+               Matrix<const T>{&call_.x(row_, first, head, 0), call_.x.stride[1], call_.x.stride[3]}, x());
   }
   KOKKOS_INLINE_FUNCTION void load_steps(std::int64_t first, int count, int head) const {
     const V A = call_.A(head);
     const V bias = call_.bias(head);
     tile::for_each(team_, 1, count, [&](int, int j) {
       const V raw = call_.raw_step(row_, first + j, head, bias);
-      delta_[j] = call_.step(raw);
-      slope_[j] = call_.step_slope(raw);
-      log_decay_[j] = delta_[j] * A;
+      delta()[j] = call_.step(raw);
+      slope()[j] = call_.step_slope(raw);
+      log_decay()[j] = delta()[j] * A;
     });
   }
   /// The factors of each token from the beginning and to the end of the chunk.
   KOKKOS_INLINE_FUNCTION void chunk_factors(int count) const {
     tile::for_each(team_, 1, count, [&](int, int j) {
-      enter_[j] = tile::decay(high_[j] + low_[j]);
-      leave_[j] = tile::decay((high_[count - 1] - high_[j]) + (low_[count - 1] - low_[j]));
+      enter()[j] = tile::decay(high()[j] + low()[j]);
+      leave()[j] = tile::decay((high()[count - 1] - high()[j]) + (low()[count - 1] - low()[j]));
     });
   }
 
@@ -345,13 +355,13 @@ class ScanBackwardTeam {
     load_x(t, count, head);
     tile::load(team_, call_.d_state, call_.head_dim, entering_state(run, t, head), to);
     team_.team_barrier();
-    tile::cumulative_sum(team_, count, log_decay_, high_, low_);
+    tile::cumulative_sum(team_, count, log_decay(), high(), low());
     team_.team_barrier();
     chunk_factors(count);
     team_.team_barrier();
-    tile::for_each(team_, count, call_.head_dim, [&](int k, int p) { x_(k, p) *= leave_[k] * delta_[k]; });
+    tile::for_each(team_, count, call_.head_dim, [&](int k, int p) { x()(k, p) *= leave()[k] * delta()[k]; });
     team_.team_barrier();
-    tile::gemm(team_, call_.d_state, call_.head_dim, count, b_, x_, enter_[count - 1], to);
+    tile::gemm(team_, call_.d_state, call_.head_dim, count, b(), x(), enter()[count - 1], to);
     team_.team_barrier();
   }
 
@@ -359,25 +369,25 @@ class ScanBackwardTeam {
   KOKKOS_INLINE_FUNCTION void reverse_chunk(const Stretch& run, std::int64_t t, int count) const {
     if (t == run.begin) load_run_states(run);
     if (t + count == run.end) load_final_gradients(run);
-    load_group(call_.B, t, count, b_);
-    load_group(call_.C, t, count, c_);
-    tile::fill(team_, call_.d_state, count, V(0), db_);
-    tile::fill(team_, call_.d_state, count, V(0), dc_);
-    tile::fill(team_, count, count, V(0), dscores_);
+    load_group(call_.B, t, count, b());
+    load_group(call_.C, t, count, c());
+    tile::fill(team_, call_.d_state, count, V(0), db());
+    tile::fill(team_, call_.d_state, count, V(0), dc());
+    tile::fill(team_, count, count, V(0), dscores());
     team_.team_barrier();
-    tile::gemm(team_, count, count, call_.d_state, c_.transposed(), b_, V(0), scores_);
+    tile::gemm(team_, count, count, call_.d_state, c().transposed(), b(), V(0), scores());
     team_.team_barrier();
 
     for (int head = heads_.begin; head < heads_.end; ++head) reverse_head(run, t, count, head);
 
-    tile::load(team_, count, count, dscores_, weights_.transposed());
+    tile::load(team_, count, count, dscores(), weights().transposed());
     team_.team_barrier();
-    tile::gemm(team_, call_.d_state, count, count, c_, dscores_, V(1), db_);
-    tile::gemm(team_, call_.d_state, count, count, b_, weights_, V(1), dc_);
+    tile::gemm(team_, call_.d_state, count, count, c(), dscores(), V(1), db());
+    tile::gemm(team_, call_.d_state, count, count, b(), weights(), V(1), dc());
     team_.team_barrier();
     tile::for_each(team_, count, call_.d_state, [&](int j, int n) {
-      store_group_gradient(call_.dB, call_.dB_sums, t + j, n, db_(n, j));
-      store_group_gradient(call_.dC, call_.dC_sums, t + j, n, dc_(n, j));
+      store_group_gradient(call_.dB, call_.dB_sums, t + j, n, db()(n, j));
+      store_group_gradient(call_.dC, call_.dC_sums, t + j, n, dc()(n, j));
     });
     team_.team_barrier();
   }
@@ -396,53 +406,53 @@ class ScanBackwardTeam {
     team_.team_barrier();
 
     // The products that need no decays: <dS, B_k> and <dy_m, x_k>.
-    tile::cumulative_sum(team_, count, log_decay_, high_, low_);
-    tile::load(team_, count, P, x_, x_columns_.transposed());
-    tile::column_dots(team_, count, P, x_, dy_, channel_dots_);
-    if (leaves) tile::gemm(team_, count, P, N, b_.transposed(), gradient, V(0), du_);
+    tile::cumulative_sum(team_, count, log_decay(), high(), low());
+    tile::load(team_, count, P, x(), x_columns().transposed());
+    tile::column_dots(team_, count, P, x(), dy(), channel_dots());
+    if (leaves) tile::gemm(team_, count, P, N, b().transposed(), gradient, V(0), du());
     team_.team_barrier();
-    tile::gemm(team_, count, count, P, dy_, x_columns_, V(0), pairs_);
+    tile::gemm(team_, count, count, P, dy(), x_columns(), V(0), pairs());
     chunk_factors(count);
     V* dD = call_.dD_sums + sum_index(head) * P;
-    tile::for_each(team_, 1, P, [&](int, int p) { dD[p] += channel_dots_[p]; });
+    tile::for_each(team_, 1, P, [&](int, int p) { dD[p] += channel_dots()[p]; });
     team_.team_barrier();
 
     // The decays meet them.
     decay_pairs(count);
-    if (leaves) tile::scale_rows(team_, count, P, leave_, du_);
+    if (leaves) tile::scale_rows(team_, count, P, leave(), du());
     team_.team_barrier();
-    tile::sum_below(team_, count, count, pairs_);
+    tile::sum_below(team_, count, count, pairs());
     if (leaves) {
-      tile::row_dots(team_, count, P, du_, x_, from_behind_);
-      tile::for_each(team_, P, count, [&](int p, int k) { x_columns_(p, k) *= leave_[k] * delta_[k]; });
+      tile::row_dots(team_, count, P, du(), x(), from_behind());
+      tile::for_each(team_, P, count, [&](int p, int k) { x_columns()(p, k) *= leave()[k] * delta()[k]; });
     } else {
-      tile::for_each(team_, 1, count, [&](int, int k) { from_behind_[k] = V(0); });
+      tile::for_each(team_, 1, count, [&](int, int k) { from_behind()[k] = V(0); });
     }
     team_.team_barrier();
-    tile::gemm(team_, count, P, count, weights_.transposed(), dy_, leaves ? V(1) : V(0), du_);
-    if (leaves) tile::gemm(team_, N, count, P, gradient, x_columns_, V(1), db_);
+    tile::gemm(team_, count, P, count, weights().transposed(), dy(), leaves ? V(1) : V(0), du());
+    if (leaves) tile::gemm(team_, N, count, P, gradient, x_columns(), V(1), db());
     team_.team_barrier();
 
     // dx; from here on dy is what reaches the beginning of the chunk.
     tile::for_each(team_, count, P, [&](int k, int p) {
-      const V skip = call_.D.given() ? call_.D(head, p) * dy_(k, p) : V(0);
-      call_.dx(row_, t + k, head, p) = static_cast<T>(delta_[k] * du_(k, p) + skip);
-      dy_(k, p) *= enter_[k];
-      dy_columns_(p, k) = dy_(k, p);
+      const V skip = call_.D.given() ? call_.D(head, p) * dy()(k, p) : V(0);
+      call_.dx(row_, t + k, head, p) = static_cast<T>(delta()[k] * du()(k, p) + skip);
+      dy()(k, p) *= enter()[k];
+      dy_columns()(p, k) = dy()(k, p);
     });
     team_.team_barrier();
     if (enters) {
-      tile::gemm(team_, N, count, P, state, dy_columns_, V(0), entering_);
-      if (leaves) tile::row_dots(team_, N, P, state, gradient, state_dots_);
+      tile::gemm(team_, N, count, P, state, dy_columns(), V(0), entering());
+      if (leaves) tile::row_dots(team_, N, P, state, gradient, state_dots());
     }
     sum_between(count);
     team_.team_barrier();
-    tile::gemm(team_, N, P, count, c_, dy_, leaves ? enter_[count - 1] : V(0), gradient);
+    tile::gemm(team_, N, P, count, c(), dy(), leaves ? enter()[count - 1] : V(0), gradient);
     if (enters) {
-      tile::column_dots(team_, N, count, entering_, c_, from_before_);
-      tile::for_each(team_, N, count, [&](int n, int m) { dc_(n, m) += entering_(n, m); });
+      tile::column_dots(team_, N, count, entering(), c(), from_before());
+      tile::for_each(team_, N, count, [&](int n, int m) { dc()(n, m) += entering()(n, m); });
     } else {
-      tile::for_each(team_, 1, count, [&](int, int m) { from_before_[m] = V(0); });
+      tile::for_each(team_, 1, count, [&](int, int m) { from_before()[m] = V(0); });
     }
     team_.team_barrier();
 
@@ -463,14 +473,15 @@ class ScanBackwardTeam {
         call_.dz(row_, t + m, head, p) = static_cast<T>(value * y * tile::silu_derivative(z));
         value *= tile::silu(z);
       }
-      dy_(m, p) = value;
+      dy()(m, p) = value;
     });
   }
 
   /// Weights of token k in output m, their gradient, and the product of the two: what the pair adds to <du_k, x_k>.
   KOKKOS_INLINE_FUNCTION void decay_pairs(int count) const {
-    const Matrix<V> scores = scores_, dscores = dscores_, weights = weights_, pairs = pairs_;
-    const V *high = high_, *low = low_, *delta = delta_;
+    const Matrix<V> scores = this->scores(), dscores = this->dscores(), weights = this->weights(),
+                    pairs = this->pairs();
+    const V *high = this->high(), *low = this->low(), *delta = this->delta();
     tile::for_each(team_, count, count, [=](int m, int k) {
       const V factor = k <= m ? tile::decay((high[m] - high[k]) + (low[m] - low[k])) : V(0);
       const V weight = k <= m ? scores(m, k) * factor : V(0);
@@ -484,8 +495,8 @@ class ScanBackwardTeam {
   KOKKOS_INLINE_FUNCTION void sum_between(int count) const {
     Kokkos::parallel_for(Kokkos::TeamThreadRange(team_, count), [&](int j) {
       V sum = V(0);
-      for (int k = 0; k < j; ++k) sum += delta_[k] * pairs_(j, k);
-      between_[j] = sum;
+      for (int k = 0; k < j; ++k) sum += delta()[k] * pairs()(j, k);
+      between()[j] = sum;
     });
   }
 
@@ -497,23 +508,23 @@ class ScanBackwardTeam {
       const V A = call_.A(head);
       V outputs = V(0);
       if (through) {
-        for (int n = 0; n < call_.d_state; ++n) outputs += state_dots_[n];
-        outputs *= enter_[count - 1];
+        for (int n = 0; n < call_.d_state; ++n) outputs += state_dots()[n];
+        outputs *= enter()[count - 1];
       }
       for (int j = count - 1; j >= 0; --j) {
-        outputs += from_before_[j];
-        between_[j] += outputs;
+        outputs += from_before()[j];
+        between()[j] += outputs;
       }
       V inputs = V(0);
       V dA = V(0);
       V ddt_bias = V(0);
       for (int j = 0; j < count; ++j) {
-        const V dlog_decay = between_[j] + inputs;
-        inputs += delta_[j] * from_behind_[j];
-        const V ddelta = A * dlog_decay + from_behind_[j] + pairs_(0, j);
-        const V ddt = slope_[j] * ddelta;
+        const V dlog_decay = between()[j] + inputs;
+        inputs += delta()[j] * from_behind()[j];
+        const V ddelta = A * dlog_decay + from_behind()[j] + pairs()(0, j);
+        const V ddt = slope()[j] * ddelta;
         call_.ddt(row_, call_.dt_place(t + j), head) = static_cast<T>(ddt);
-        dA += delta_[j] * dlog_decay;
+        dA += delta()[j] * dlog_decay;
         ddt_bias += ddt;
       }
       call_.dA_sums[sum_index(head)] += dA;
@@ -523,15 +534,10 @@ class ScanBackwardTeam {
 
   const Call& call_;
   const Member& team_;
+  V* base_;
   std::int64_t row_ = 0, segment_ = 0, group_ = 0, block_ = 0;
   TokenRange tokens_;
   HeadRange heads_;
-  Matrix<V> b_, c_, db_, dc_, entering_, scores_, dscores_, weights_, pairs_, x_, dy_, du_, x_columns_, dy_columns_;
-  V *state_dots_, *channel_dots_;
-  V *delta_, *slope_, *log_decay_, *high_, *low_, *enter_, *leave_;
-  V* from_behind_;  ///< e^(abar_last - abar_k) <dS B_k, x_k>
-  V* from_before_;  ///< e^(abar_m) <S_in C_m, dy_m>
-  V* between_;      ///< gradient of the log-decay, as it comes together
 };
 
 template <Scalar T, class Exec>
@@ -680,6 +686,7 @@ ScanBackwardCall<T, Exec> make_call(const SsdScanBackwardPlan<T, Exec>& plan,
   call.blocks = plan.head_blocks();
   call.work = plan.work();
   call.tiling = plan.tiling();
+  call.scratch = SsdScanBackwardScratch(call.tiling.chunk, call.head_dim, call.d_state, ScanBackwardTeam<T, Exec>::pad);
   call.y = Strided<const T, 4>(a.y);
   call.dout = Strided<const T, 4>(a.dout);
   call.dfinal_states = a.dfinal_states;
@@ -711,9 +718,8 @@ ScanBackwardCall<T, Exec> make_call(const SsdScanBackwardPlan<T, Exec>& plan,
 template <Scalar T, class Exec>
 Kokkos::TeamPolicy<Exec> backward_policy(const Exec& exec, const ScanBackwardCall<T, Exec>& call) {
   using Team = ScanBackwardTeam<T, Exec>;
-  const SsdScanBackwardScratch scratch(call.tiling.chunk, call.head_dim, call.d_state, Team::pad);
   Kokkos::TeamPolicy<Exec> policy(exec, static_cast<int>(call.work.workers), call.tiling.team_size);
-  const std::size_t bytes = static_cast<std::size_t>(scratch.count) * sizeof(accumulator_t<T>) + Team::alignment;
+  const std::size_t bytes = static_cast<std::size_t>(call.scratch.count) * sizeof(accumulator_t<T>) + Team::alignment;
   return policy.set_scratch_size(call.tiling.scratch_level, Kokkos::PerTeam(bytes));
 }
 

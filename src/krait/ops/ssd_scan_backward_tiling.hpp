@@ -21,8 +21,8 @@ struct SsdScanBackwardTiling {
 /// Places of the tiles in scratch memory, counted in accumulators from its beginning. Tiles whose rows are tokens have
 /// stride `stride`, padded by one on a GPU, where transposing would meet one memory bank.
 struct SsdScanBackwardScratch {
-  KOKKOS_INLINE_FUNCTION SsdScanBackwardScratch(std::int64_t chunk, std::int64_t head_dim, std::int64_t d_state,
-                                                std::int64_t pad)
+  SsdScanBackwardScratch() = default;
+  SsdScanBackwardScratch(std::int64_t chunk, std::int64_t head_dim, std::int64_t d_state, std::int64_t pad)
       : stride(chunk + pad),
         b(0),
         c(b + d_state * stride),
@@ -40,30 +40,46 @@ struct SsdScanBackwardScratch {
         dy_columns(x_columns + head_dim * stride),
         state_dots(dy_columns + head_dim * stride),
         channel_dots(state_dots + d_state),
-        vectors(channel_dots + head_dim),
-        count(vectors + vector_count * chunk) {}
+        delta(channel_dots + head_dim),
+        slope(delta + chunk),
+        log_decay(slope + chunk),
+        high(log_decay + chunk),
+        low(high + chunk),
+        enter(low + chunk),
+        leave(enter + chunk),
+        from_behind(leave + chunk),
+        from_before(from_behind + chunk),
+        between(from_before + chunk),
+        count(between + chunk) {}
 
-  static constexpr int vector_count = 10;
-
-  std::int64_t stride;
-  std::int64_t b;             ///< (N, chunk)
-  std::int64_t c;             ///< (N, chunk)
-  std::int64_t db;            ///< (N, chunk), summed over the heads of the block, as are dc and dscores
-  std::int64_t dc;            ///< (N, chunk)
-  std::int64_t entering;      ///< (N, chunk): what the entering state adds to dC, of one head
-  std::int64_t scores;        ///< (chunk, chunk): <C_m, B_k>
-  std::int64_t dscores;       ///< (chunk, chunk): their gradient
-  std::int64_t weights;       ///< (chunk, chunk): scores times decays
-  std::int64_t pairs;         ///< (chunk, chunk): <dy_m, x_k>, then times the weights, then sums of these
-  std::int64_t x;             ///< (chunk, P)
-  std::int64_t dy;            ///< (chunk, P)
-  std::int64_t du;            ///< (chunk, P): gradient of delta x
-  std::int64_t x_columns;     ///< (P, chunk): x transposed
-  std::int64_t dy_columns;    ///< (P, chunk)
-  std::int64_t state_dots;    ///< (N)
-  std::int64_t channel_dots;  ///< (P)
-  std::int64_t vectors;       ///< per token, see SsdScanBackwardTeam
-  std::int64_t count;
+  std::int64_t stride = 0;
+  std::int64_t b = 0;             ///< (N, chunk)
+  std::int64_t c = 0;             ///< (N, chunk)
+  std::int64_t db = 0;            ///< (N, chunk), summed over the heads of the block, as are dc and dscores
+  std::int64_t dc = 0;            ///< (N, chunk)
+  std::int64_t entering = 0;      ///< (N, chunk): what the entering state adds to dC, of one head
+  std::int64_t scores = 0;        ///< (chunk, chunk): <C_m, B_k>
+  std::int64_t dscores = 0;       ///< (chunk, chunk): their gradient
+  std::int64_t weights = 0;       ///< (chunk, chunk): scores times decays
+  std::int64_t pairs = 0;         ///< (chunk, chunk): <dy_m, x_k>, then times the weights, then sums of these
+  std::int64_t x = 0;             ///< (chunk, P)
+  std::int64_t dy = 0;            ///< (chunk, P)
+  std::int64_t du = 0;            ///< (chunk, P): gradient of delta x
+  std::int64_t x_columns = 0;     ///< (P, chunk): x transposed
+  std::int64_t dy_columns = 0;    ///< (P, chunk)
+  std::int64_t state_dots = 0;    ///< (N)
+  std::int64_t channel_dots = 0;  ///< (P)
+  std::int64_t delta = 0;         ///< step sizes; all from here on are vectors over the tokens
+  std::int64_t slope = 0;         ///< their derivatives
+  std::int64_t log_decay = 0;
+  std::int64_t high = 0;  ///< sums of the log-decays, in two parts; low likewise
+  std::int64_t low = 0;
+  std::int64_t enter = 0;        ///< decay from the beginning of the chunk to the token
+  std::int64_t leave = 0;        ///< decay from the token to the end of the chunk
+  std::int64_t from_behind = 0;  ///< leave_k <dS B_k, x_k>
+  std::int64_t from_before = 0;  ///< enter_m <S_in C_m, dy_m>
+  std::int64_t between = 0;      ///< gradient of the log-decay, as it comes together
+  std::int64_t count = 0;
 };
 
 /// Heads [begin, end) of a call; none when begin == end.
