@@ -663,7 +663,8 @@ template <Scalar T, class Exec>
 struct Sweeps {
   SweepCall<T, Exec> states, gradients;
 
-  Sweeps(const SsdScanBackwardPlan<T, Exec>& plan, const SsdScanBackwardArguments<T, Exec>& a, const SequenceRuns& runs)
+  Sweeps(const SsdScanBackwardPlan<T, Exec>& plan, const SsdScanBackwardArguments<T, Exec>& a, std::byte* workspace,
+         const SequenceRuns& runs)
       : states(plan, a, runs), gradients(states) {
     using V = accumulator_t<T>;
     using Decay = SegmentDecay<V>;
@@ -673,14 +674,15 @@ struct Sweeps {
     states.segment_states = plan.sweep().workspace().template at<V>(forward.states);
     states.segment_decays = plan.sweep().workspace().template at<Decay>(forward.decays);
     gradients.set_tiling(plan.sweep().tiling());
-    gradients.segment_states = plan.workspace().template at<V>(backward.boundary_gradients);
-    gradients.segment_decays = plan.workspace().template at<Decay>(backward.boundary_decays);
+    gradients.segment_states = reinterpret_cast<V*>(workspace + backward.boundary_gradients);
+    gradients.segment_decays = reinterpret_cast<Decay*>(workspace + backward.boundary_decays);
   }
 };
 
 template <Scalar T, class Exec>
 ScanBackwardCall<T, Exec> make_call(const SsdScanBackwardPlan<T, Exec>& plan,
-                                    const SsdScanBackwardArguments<T, Exec>& a, const SequenceRuns& runs) {
+                                    const SsdScanBackwardArguments<T, Exec>& a, std::byte* workspace,
+                                    const SequenceRuns& runs) {
   using V = accumulator_t<T>;
   ScanBackwardCall<T, Exec> call(plan, a, runs);
   call.blocks = plan.head_blocks();
@@ -698,7 +700,7 @@ ScanBackwardCall<T, Exec> make_call(const SsdScanBackwardPlan<T, Exec>& plan,
   call.dinitial_states = Strided<V, 4>(a.dinitial_states);
 
   const SsdScanBackwardWorkspace<T> places(plan.shape(), call.segments, call.blocks, call.work);
-  const auto at = [&](std::size_t offset) { return plan.workspace().template at<V>(offset); };
+  const auto at = [workspace](std::size_t offset) { return reinterpret_cast<V*>(workspace + offset); };
   const bool final = call.blocks.one_per_group();
   call.boundary_states =
       plan.sweep().workspace().template at<V>(SsdScanWorkspace<T>(plan.shape(), call.segments).states);
@@ -713,6 +715,26 @@ ScanBackwardCall<T, Exec> make_call(const SsdScanBackwardPlan<T, Exec>& plan,
   call.ddt_bias_sums = at(places.ddt_bias);
   call.dD_sums = at(places.dD);
   return call;
+}
+
+/// The caller's workspace, or the plan's own.
+template <Scalar T, class Exec>
+std::byte* workspace_of(const Exec& exec, const SsdScanBackwardPlan<T, Exec>& plan,
+                        const SsdScanBackwardArguments<T, Exec>& a) {
+  constexpr const char* name = "krait::ssd_scan_backward";
+  const std::size_t bytes = plan.workspace_bytes();
+  if (is_absent(a.workspace)) {
+    plan.workspace().reserve(exec, bytes);
+    return plan.workspace().template at<std::byte>(0);
+  }
+  KRAIT_REQUIRE(CapacityError, a.workspace.size() >= bytes, name, ": workspace has ", a.workspace.size(),
+                " bytes, expected at least ", bytes);
+  KRAIT_REQUIRE(ShapeError,
+                a.workspace.stride(0) == 1 &&
+                    reinterpret_cast<std::uintptr_t>(a.workspace.data()) % alignof(accumulator_t<T>) == 0,
+                name, ": workspace must be contiguous and begin at a multiple of ", alignof(accumulator_t<T>),
+                " bytes");
+  return a.workspace.data();
 }
 
 template <Scalar T, class Exec>
@@ -741,14 +763,15 @@ void ssd_scan_backward(const Exec& exec, const SsdScanBackwardPlan<T, Exec>& pla
   const SsdScanShape& shape = plan.shape();
   impl::require_valid(shape, arguments, runs);
 
-  const auto call = impl::make_call(plan, arguments, runs);
+  std::byte* const workspace = impl::workspace_of(exec, plan, arguments);
+  const auto call = impl::make_call(plan, arguments, workspace, runs);
   if (call.dinitial_states.given()) {
     Kokkos::parallel_for(label(".clear"), Range(exec, 0, runs.states() * shape.heads * shape.head_dim * shape.d_state),
                          impl::ClearStates<V>{call.dinitial_states, shape.heads, shape.head_dim, shape.d_state});
   }
   if (shape.batch == 0) return;
   if (call.segments > 1) {
-    const impl::Sweeps<T, Exec> sweeps(plan, arguments, runs);
+    const impl::Sweeps<T, Exec> sweeps(plan, arguments, workspace, runs);
     impl::enter_segments<T, Exec>(exec, function, shape.batch, sweeps.states);
     impl::enter_segments_backward<T, Exec>(exec, function, shape.batch, sweeps.gradients, call.dout,
                                            call.dfinal_states);

@@ -48,6 +48,10 @@ struct SsdScanBackwardArguments {
   Tensor<accumulator_t<T>**, Exec> dD_per_channel;     ///< (H, P), optional, added to; only with D_per_channel
   Tensor<accumulator_t<T>*, Exec> ddt_bias;            ///< (H), optional, added to; only with dt_bias
   Tensor<accumulator_t<T>****, Exec> dinitial_states;  ///< (n, H, P, N), optional; 0 for states of no run
+  /// At least SsdScanBackwardPlan::workspace_bytes() bytes, aligned for accumulator_t<T>; its contents mean nothing
+  /// before or after the call. So plans that are not used at the same time, of all layers of a model, share memory.
+  /// Absent: the plan allocates its own at the first call.
+  Tensor<std::byte*, Exec> workspace = {};
 };
 
 namespace impl {
@@ -63,7 +67,8 @@ struct SsdScanBackwardWork {
 
 }  // namespace impl
 
-/// Holds the shape, the options and the workspace of the backward of a scan. Not copyable; may be used again and again.
+/// Holds the shape, the options and, unless calls come with one, the workspace of the backward of a scan. Not copyable;
+/// may be used again and again.
 ///
 /// The workspace holds the states that enter the chunks, for as many heads at a time as there are workers (bounded:
 /// beyond about 128 MiB per thread, states are recomputed once more), and partial sums of dB and dC.
@@ -80,7 +85,7 @@ class SsdScanBackwardPlan {
   [[nodiscard]] const SsdScanOptions& options() const { return options_; }
   [[nodiscard]] const impl::SsdScanBackwardTiling& tiling() const { return tiling_; }
   [[nodiscard]] std::int64_t segment_length() const { return sweep_.segment_length(); }
-  /// Of the plan and the plan in it.
+  /// What a call needs.
   [[nodiscard]] std::size_t workspace_bytes() const;
   [[nodiscard]] Workspace<Exec>& workspace() const { return workspace_; }
 
@@ -113,7 +118,7 @@ class SsdScanBackwardPlan {
 /// Source of the formulas: Dao and Gu 2024, arXiv 2405.21060, differentiated; tested by finite differences.
 ///
 /// \throws ShapeError when an extent disagrees with the plan or the runs; ConfigError for arguments that exclude each
-///         other
+///         other; CapacityError when a workspace is given that is too small
 template <Scalar T, class Exec>
 void ssd_scan_backward(const Exec& exec, const SsdScanBackwardPlan<T, Exec>& plan,
                        const SsdScanBackwardArguments<T, Exec>& arguments, const SequenceRuns& runs);

@@ -137,13 +137,11 @@ SsdScanBackwardPlan<T, Exec>::SsdScanBackwardPlan(const Exec& exec, const SsdSca
   options_.segments = sweep_.options().segments;
   work_ = deal_out<accumulator_t<T>>(exec, shape, options_.segments, sweep_.segment_length(), head_blocks(), tiling_);
   tiling_.kept_chunks = static_cast<int>(work_.kept_chunks);
-  workspace_.reserve(exec, impl::SsdScanBackwardWorkspace<T>(shape, options_.segments, head_blocks(), work_).bytes);
 }
 
 template <Scalar T, class Exec>
 std::size_t SsdScanBackwardPlan<T, Exec>::workspace_bytes() const {
-  return sweep_.workspace_bytes() +
-         impl::SsdScanBackwardWorkspace<T>(shape(), options_.segments, head_blocks(), work_).bytes;
+  return impl::SsdScanBackwardWorkspace<T>(shape(), options_.segments, head_blocks(), work_).bytes;
 }
 
 template <Scalar T, class Exec>

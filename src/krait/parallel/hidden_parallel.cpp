@@ -124,14 +124,12 @@ struct HiddenParallel<T, Exec>::BackwardBlocks {
   std::int64_t arrival = 0;
   std::size_t scratch_bytes = 0;
 
-  BackwardBlocks(const SequenceOperatorConfig& config, const Exchanges& plans, Saving saving) {
+  BackwardBlocks(const Exchanges& plans, Saving saving, std::size_t scratch) : scratch_bytes(scratch) {
     const Redistribution<T, Exec>& entering = plans.entering(saving);
     const bool in_caller = plans.enter.passthrough() && saving == Saving::full;  // dxBCdt is written, conv_out is saved
     first = in_caller ? 0 : aligned(plans.input_elements());
     second = aligned(std::max(plans.conv_elements(), entering.sequence_buffer_size() - first));
     arrival = aligned(std::max(entering.heads_buffer_size(), plans.enter.sequence_buffer_size()));
-    scratch_bytes = impl::WholeSequence<T, Exec>::backward_scratch_bytes(config, plans.partition, plans.enter.rows(),
-                                                                         plans.enter.layout().length());
   }
 
   [[nodiscard]] std::int64_t elements(bool overwrite_dy) const { return first + second + (overwrite_dy ? 0 : arrival); }
@@ -173,8 +171,10 @@ auto HiddenParallel<T, Exec>::blocks_for(const Communicator& context, const Sequ
 template <Scalar T, class Exec>
 auto HiddenParallel<T, Exec>::backward_blocks_for(const Communicator& context, const SequenceLayout& layout,
                                                   std::int64_t batch, Saving saving) const -> BackwardBlocks {
-  if (slot_.holds(layout, batch)) return {config_, slot_.plan(), saving};
-  return {config_, Exchanges(partition(context.place()), layout, batch), saving};
+  if (slot_.holds(layout, batch)) return {slot_.plan(), saving, slot_.plan().whole.backward_scratch_bytes()};
+  const HeadPartition heads = partition(context.place());
+  return {Exchanges(heads, layout, batch), saving,
+          impl::WholeSequence<T, Exec>::backward_scratch_bytes(config_, heads, batch, layout.length())};
 }
 
 template <Scalar T, class Exec>
@@ -285,7 +285,7 @@ void HiddenParallel<T, Exec>::backward(const Exec& exec, const Communicator& con
   });
   const Plan& plan = slot_.plan();
 
-  const BackwardBlocks blocks(config_, plan, arguments.saving);
+  const BackwardBlocks blocks(plan, arguments.saving, plan.whole.backward_scratch_bytes());
   T* const first = reinterpret_cast<T*>(arguments.workspace.data());
   T* const second = first + blocks.first;
   T* const arrival = in_place ? arguments.dy.data() : second + blocks.second;

@@ -95,8 +95,9 @@ auto Local<T, Exec>::backward_blocks(const SequenceLayout& layout, std::int64_t 
   WorkspaceLayout space;
   if (saving == Saving::lean) blocks.conv_out = space.add<T>(conv_elements(layout, batch));
   blocks.dconv_out = space.add<T>(conv_elements(layout, batch));
-  blocks.scratch_bytes =
-      impl::WholeSequence<T, Exec>::backward_scratch_bytes(config_, partition(), batch, layout.length());
+  blocks.scratch_bytes = slot_.holds(layout, batch) ? slot_.plan().backward_scratch_bytes()
+                                                    : impl::WholeSequence<T, Exec>::backward_scratch_bytes(
+                                                          config_, partition(), batch, layout.length());
   blocks.scratch = space.add<std::byte>(static_cast<std::int64_t>(blocks.scratch_bytes));
   blocks.bytes = space.bytes();
   return blocks;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include <krait/parallel/whole_sequence.hpp>
 
+#include <algorithm>
 #include <string>
 
 #include <krait/core/device_table.hpp>
@@ -132,7 +133,7 @@ WholeSequence<T, Exec>::WholeSequence(const Exec& exec, const SequenceOperatorCo
 template <Scalar T, class Exec>
 WholeSequence<T, Exec>::Backward::Backward(const Exec& exec, const SsdScanShape& shape, const SsdScanOptions& options,
                                            std::int64_t channels, std::int64_t taps)
-    : scan(exec, shape, options),
+    : scan(Exec(), shape, options),  // for the whole machine, so that it needs what a query said
       dconv_weight(Kokkos::view_alloc(exec, Kokkos::WithoutInitializing, "krait::WholeSequence::dconv_weight"),
                    channels, taps),
       dconv_bias(Kokkos::view_alloc(exec, Kokkos::WithoutInitializing, "krait::WholeSequence::dconv_bias"), channels),
@@ -191,10 +192,21 @@ void WholeSequence<T, Exec>::run(const Exec& exec, const SequenceOperatorParamet
 }
 
 template <Scalar T, class Exec>
+std::size_t WholeSequence<T, Exec>::backward_scratch_bytes() const {
+  if (!scratch_bytes_) scratch_bytes_ = backward_scratch_bytes(config_, partition_, batch_, length_);
+  return *scratch_bytes_;
+}
+
+template <Scalar T, class Exec>
 std::size_t WholeSequence<T, Exec>::backward_scratch_bytes(const SequenceOperatorConfig& config,
                                                            const HeadPartition& partition, std::int64_t batch,
                                                            std::int64_t length) {
-  return causal_conv1d_backward_workspace_bytes<T, Exec>(batch, length, partition.conv_channels_local(), config.d_conv);
+  if (partition.heads() == 0) return 0;
+  const SsdScanBackwardPlan<T, Exec> scan(Exec(), scan_shape(config, partition, batch, length),
+                                          scan_options(config, partition));
+  const std::size_t convolution =
+      causal_conv1d_backward_workspace_bytes<T, Exec>(batch, length, partition.conv_channels_local(), config.d_conv);
+  return std::max(scan.workspace_bytes(), convolution);  // one after the other
 }
 
 template <Scalar T, class Exec>
@@ -247,6 +259,7 @@ void WholeSequence<T, Exec>::run_backward(const Exec& exec, const SequenceOperat
   scan.dD = slice(gradients.D, first, heads);
   scan.dD_per_channel = slice(gradients.D_per_channel, first, heads);
   scan.ddt_bias = slice(gradients.dt_bias, first, heads);
+  scan.workspace = tensors.scratch;
   ssd_scan_backward(exec, backward_->scan, scan, runs);
 
   CausalConv1dBackwardArguments<T, Exec> convolution;

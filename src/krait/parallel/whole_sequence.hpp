@@ -74,6 +74,8 @@ class WholeSequence {
                     const SequenceOperatorGradients<T, Exec>& gradients,
                     const WholeSequenceBackwardTensors<T, Exec>& tensors, const SequenceRuns& runs) const;
 
+  /// Bytes of `scratch` in run_backward(); also of an object that there is not yet.
+  [[nodiscard]] std::size_t backward_scratch_bytes() const;
   static std::size_t backward_scratch_bytes(const SequenceOperatorConfig& config, const HeadPartition& partition,
                                             std::int64_t batch, std::int64_t length);
 
@@ -104,6 +106,7 @@ class WholeSequence {
   std::int64_t length_;
   std::optional<SsdScanPlan<T, Exec>> scan_;  ///< none on a rank without heads
   std::optional<Backward> backward_;
+  mutable std::optional<std::size_t> scratch_bytes_;  ///< asked for in every call, so found once
   // Slices of the parameters for this rank's heads, refreshed at every call: the full ones may have changed.
   Kokkos::View<const std::int64_t*, typename Exec::memory_space> conv_rows_;
   Matrix conv_weight_;
