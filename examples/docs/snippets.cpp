@@ -39,6 +39,23 @@ void stack(const Exec& exec, const krait::Parallel& parallel) {
   }
 }
 
+void train(const Exec& exec, const krait::Communicator& world, krait::MambaMixer<float>& mixer) {
+  const auto layout = krait::SequenceLayout::zigzag(world, /*length=*/1000);
+  const Kokkos::View<float***> hidden("hidden", 1, layout.local_length(), config.d_model);
+  const Kokkos::View<float***> out("out", 1, layout.local_length(), config.d_model);
+  const Kokkos::View<float***> dout("dout", 1, layout.local_length(), config.d_model);
+  const Kokkos::View<float***> dhidden("dhidden", 1, layout.local_length(), config.d_model);
+  Kokkos::deep_copy(exec, hidden, 0.5F);
+  Kokkos::deep_copy(exec, dout, 1.0F);
+
+  krait::MambaActivations<float> kept;
+  const krait::MambaGradients<float> gradients(exec, config);
+  mixer.forward(exec, hidden, layout, out, kept);
+  // the loss, and its gradient dout
+  mixer.backward(exec, hidden, layout, kept, dout, dhidden, gradients);
+  krait::reduce_gradients(exec, world, gradients);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -50,5 +67,6 @@ int main(int argc, char** argv) {
   mixer.initialize(/*seed=*/42);
   packed_documents(exec, world, mixer);
   stack(exec, parallel);
+  train(exec, world, mixer);
   if (world.rank() == 0) std::printf("krait: ok\n");
 }
