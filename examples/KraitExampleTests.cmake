@@ -100,3 +100,71 @@ if(TARGET krait_genome)
   krait_example_refusal(value "--length takes a whole number of at least 1, got '-5'" krait_genome --length -5)
   krait_example_refusal(d_model "must be a multiple of" krait_genome --synthetic 100 --d-model 48)
 endif()
+
+if(TARGET krait_genome_train)
+  set(train ${CMAKE_CURRENT_BINARY_DIR}/train)
+  file(MAKE_DIRECTORY ${train})
+  set(tiny --d-model 16 --d-state 8 --layers 1)
+  foreach(ranks 1 2 3 4)
+    krait_example_test(genome_train ${ranks} krait_genome_train --synthetic 500 --steps 8 ${tiny}
+                       --csv ${train}/ranks${ranks}.csv)
+  endforeach()
+  krait_example_test(genome_train_contiguous 2 krait_genome_train --synthetic 300 --steps 4 ${tiny} --quiet
+                     --layout contiguous --csv ${train}/contiguous.csv)
+  krait_example_test(genome_train_more_ranks_than_tokens 4 krait_genome_train --synthetic 3 --steps 8 ${tiny}
+                     --csv ${train}/three.csv)
+  krait_example_test(genome_train_more_ranks_than_heads 9 krait_genome_train --synthetic 200 --steps 4 ${tiny}
+                     --csv ${train}/nine.csv)
+
+  foreach(ranks 1 3)
+    krait_example_command(command ${ranks} krait_genome_train --synthetic 300 --steps 12 ${tiny} --quiet)
+    if(command)
+      add_test(NAME example.genome_train_resumed.ranks${ranks}
+               COMMAND ${CMAKE_COMMAND} "-DCOMMAND=${command}" -DFOLDER=${train}/resumed${ranks}
+                       -P ${CMAKE_CURRENT_LIST_DIR}/expect_resumed.cmake)
+      krait_example_properties(example.genome_train_resumed.ranks${ranks} ${ranks})
+    endif()
+  endforeach()
+
+  # A training step on four ranks beside one.
+  set(arguments --synthetic 3000 --steps 2 --d-model 32)
+  krait_example_command(command 4 krait_genome_train ${arguments} --csv ${train}/memory4.csv)
+  krait_example_command(alone 1 krait_genome_train ${arguments} --csv ${train}/memory1.csv)
+  if(command)
+    add_test(NAME example.genome_train_memory
+             COMMAND ${CMAKE_COMMAND} "-DCOMMAND=${command}" "-DALONE=${alone}"
+                     -P ${CMAKE_CURRENT_LIST_DIR}/expect_memory.cmake)
+    krait_example_properties(example.genome_train_memory 4)
+  endif()
+
+  # A good checkpoint, for the refusals of bad ones.
+  krait_example_command(command 1 krait_genome_train --synthetic 100 --steps 2 ${tiny} --csv ${train}/good.csv
+                        --save ${train}/good.bin)
+  add_test(NAME example.genome_train_saves COMMAND ${command})
+  krait_example_properties(example.genome_train_saves 1)
+  set_tests_properties(example.genome_train_saves PROPERTIES FIXTURES_SETUP checkpoint)
+  file(WRITE ${train}/cut.bin "KRAITGEN and nothing else")
+  file(WRITE ${train}/other.bin ">p\nACGT\n")
+  set(on ${tiny} --synthetic 100 --csv ${train}/refused.csv)
+  krait_example_refusal(train_missing "cannot read the checkpoint '${train}/none.bin': No such file" krait_genome_train
+                        ${on} --resume ${train}/none.bin)
+  krait_example_refusal(train_truncated "cut.bin': the file is truncated: 25 bytes" krait_genome_train
+                        ${on} --resume ${train}/cut.bin)
+  krait_example_refusal(train_no_checkpoint "other.bin': it does not begin with KRAITGEN" krait_genome_train
+                        ${on} --resume ${train}/other.bin)
+  krait_example_refusal(train_other_model
+                        "good.bin' is of a model of 1 layer of d_model 16, d_state 8; the options ask for 2 layers"
+                        krait_genome_train ${on} --layers 2 --resume ${train}/good.bin)
+  krait_example_refusal(train_nothing_left "good.bin' has done 2 steps, and the options ask for 2" krait_genome_train
+                        ${on} --steps 2 --resume ${train}/good.bin)
+  set_tests_properties(example.refuses.train_other_model example.refuses.train_nothing_left
+                       PROPERTIES FIXTURES_REQUIRED checkpoint)
+  krait_example_refusal(train_save "cannot write '/no/such/folder/a.bin" krait_genome_train ${on}
+                        --save /no/such/folder/a.bin)
+  krait_example_refusal(train_csv "cannot write '/no/such/folder/a.csv': No such file" krait_genome_train
+                        --synthetic 100 ${tiny} --csv /no/such/folder/a.csv)
+  krait_example_refusal(train_option "unknown option '--learning-rate'" krait_genome_train --learning-rate 1)
+  krait_example_refusal(train_value "--lr takes a number above 0 and at most 1, got 'high'" krait_genome_train --lr high)
+  krait_example_refusal(train_one_base "at least 2 bases" krait_genome_train ${on} --length 1)
+  krait_example_refusal(train_loss_rises "the loss did not fall" krait_genome_train ${on} --steps 2 --lr 1)
+endif()

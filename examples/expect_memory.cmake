@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-# COMMAND, krait_genome on four ranks, is run at two lengths. From one to the other a rank's peak may grow by at most
-# 0.30 of what one rank's grows, so whatever is not divided by the ranks does not grow with the length.
-foreach(length 3000 12000)
-  execute_process(COMMAND ${COMMAND} --length ${length} RESULT_VARIABLE result OUTPUT_VARIABLE output ERROR_VARIABLE error
-                  TIMEOUT 240)
+# COMMAND, a genome program on four ranks, is run at two lengths, and ALONE, the same on one rank, where given; else the
+# figure of one rank is the one that COMMAND reports. From one length to the other a rank's peak may grow by at most 0.30
+# of what one rank's grows, so whatever is not divided by the ranks does not grow with the length.
+
+# peak(<variable> <variable> command...): what the run reports for its own ranks and for one rank.
+function(peak own alone)
+  execute_process(COMMAND ${ARGN} RESULT_VARIABLE result OUTPUT_VARIABLE output ERROR_VARIABLE error TIMEOUT 240)
   message("${output}${error}")
   if(NOT result EQUAL 0)
     message(FATAL_ERROR "exit status ${result}")
@@ -11,8 +13,22 @@ foreach(length 3000 12000)
   if(NOT output MATCHES "peak activations +([0-9]+) bytes per rank, ([0-9]+) bytes on one rank")
     message(FATAL_ERROR "the report has no line on peak activations")
   endif()
-  set(rank_${length} ${CMAKE_MATCH_1})
-  set(alone_${length} ${CMAKE_MATCH_2})
+  set(${own} ${CMAKE_MATCH_1} PARENT_SCOPE)
+  set(${alone} ${CMAKE_MATCH_2} PARENT_SCOPE)
+endfunction()
+
+foreach(length 3000 12000)
+  peak(rank_${length} alone_${length} ${COMMAND} --length ${length})
+  if(ALONE)
+    set(reported ${alone_${length}})
+    peak(alone_${length} unused ${ALONE} --length ${length})
+    # Tables and the like apart, what is reported for one rank is what one rank needs.
+    math(EXPR missing "(${alone_${length}} - ${reported}) * 100 / ${alone_${length}}")
+    message("one rank: ${alone_${length}} bytes, reported by four ranks: ${reported}")
+    if(missing GREATER 10 OR missing LESS -10)
+      message(FATAL_ERROR "the figure of one rank that four ranks report is off by ${missing} %")
+    endif()
+  endif()
 endforeach()
 math(EXPR rank_growth "${rank_12000} - ${rank_3000}")
 math(EXPR alone_growth "${alone_12000} - ${alone_3000}")
