@@ -60,6 +60,7 @@ int main(int argc, char** argv) {
   benchmark::AddCustomContext("OMP_PROC_BIND", environment("OMP_PROC_BIND"));
   register_peaks();
   krait::perf::register_conv();
+  krait::perf::register_mixer();
   krait::perf::register_norm();
   krait::perf::register_projection();
   krait::perf::register_scan();

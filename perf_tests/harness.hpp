@@ -92,6 +92,7 @@ View data(double low, double high, Extents... extents) {
 }
 
 void register_conv();
+void register_mixer();
 void register_norm();
 void register_projection();
 void register_scan();

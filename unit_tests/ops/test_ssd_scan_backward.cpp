@@ -125,9 +125,10 @@ TEST(SsdScanBackward, PlanFillsInWhatWasLeftOpen) {
   EXPECT_GE(plan.tiling().head_block, 1);
   const SsdScanBackwardPlan<float> four(exec, shape, {.segments = 4});
   EXPECT_EQ(four.segment_length(), 25);
-  // The states that cross the three cuts, and their gradients.
-  EXPECT_GE(four.workspace_bytes(), 2U * 3U * 6U * 4U * 4U * sizeof(float));
-  EXPECT_EQ(four.workspace_bytes(), four.workspace().bytes() + four.sweep().workspace().bytes());
+  // The gradients of the states that cross the three cuts, and the states themselves in the plan of the sweep.
+  EXPECT_GE(four.workspace_bytes(), 3U * 6U * 4U * 4U * sizeof(float));
+  EXPECT_GE(four.sweep().workspace().bytes(), 3U * 6U * 4U * 4U * sizeof(float));
+  EXPECT_EQ(four.workspace().bytes(), 0U);  // until a call without one
 }
 
 /// However long the sequence is, the states that are kept at a time stay within bounds.

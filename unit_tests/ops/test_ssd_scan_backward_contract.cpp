@@ -31,6 +31,7 @@ using krait::SsdScanShape;
 using krait::test::Decay;
 using krait::test::expect_gradients;
 using krait::test::expect_same_gradients;
+using krait::test::poisoned_view;
 using krait::test::run_scan_backward;
 using krait::test::same;
 using krait::test::ScanBackwardData;
@@ -501,6 +502,33 @@ TEST(SsdScanBackwardErrors, ArgumentsThatExcludeOrNeedEachOther) {
   EXPECT_THAT(call_with([](Arguments& a) { a.dD_per_channel = Right<float**>("v", 4, 5); }),
               says("dD_per_channel is given without D_per_channel"));
   EXPECT_THAT(call_with([](Arguments& a) { a.dt_bias = {}; }), says("ddt_bias is given without dt_bias"));
+}
+
+// In the caller's memory, whatever it holds, the same bits; the plan then has none of its own.
+TEST(SsdScanBackward, TheWorkspaceMayBeTheCallers) {
+  const auto runs = SequenceRuns::whole_rows(2, 45);
+  const ScanBackwardData<float> own(full(), runs);
+  const ScanBackwardData<float> given(full(), runs);
+  run_scan_backward(own, runs);
+  const SsdScanBackwardPlan<float> plan(Exec(), given.setup.forward.shape, given.setup.forward.options,
+                                        given.setup.tiling);
+  const auto memory = poisoned_view<Right<float*>>((plan.workspace_bytes() + 3) / 4);
+  auto arguments = given.arguments();
+  arguments.workspace = krait::make_tensor<std::byte*, Exec, 1>(reinterpret_cast<std::byte*>(memory.data()),
+                                                                {static_cast<std::int64_t>(plan.workspace_bytes())});
+  krait::ssd_scan_backward(Exec(), plan, arguments, runs);
+  Exec().fence("krait::test: gradients are ready");
+  expect_same_gradients(given, own);
+  EXPECT_EQ(plan.workspace().bytes(), 0U);
+
+  arguments.workspace = krait::make_tensor<std::byte*, Exec, 1>(reinterpret_cast<std::byte*>(memory.data()), {4});
+  EXPECT_THAT(
+      [&] { krait::ssd_scan_backward(Exec(), plan, arguments, runs); },
+      ThrowsMessage<krait::CapacityError>(HasSubstr("krait::ssd_scan_backward: workspace has 4 bytes, expected")));
+  arguments.workspace = krait::make_tensor<std::byte*, Exec, 1>(reinterpret_cast<std::byte*>(memory.data()) + 1,
+                                                                {static_cast<std::int64_t>(plan.workspace_bytes())});
+  EXPECT_THAT([&] { krait::ssd_scan_backward(Exec(), plan, arguments, runs); },
+              ThrowsMessage<ShapeError>(HasSubstr("workspace must be contiguous and begin at a multiple of 4 bytes")));
 }
 
 TEST(SsdScanBackwardErrors, RunsOfAnotherShape) {
