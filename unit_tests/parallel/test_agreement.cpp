@@ -78,6 +78,22 @@ TEST(AgreedCall, SpeaksOnlyWhenSomethingIsNew) {
   EXPECT_EQ(group.counters() == before, group.size() == 1);
 }
 
+TEST(AgreedCall, EveryFunctionAgreesForItself) {
+  const auto group = world();
+  if (group.size() == 1) return;
+  const auto layout = krait::SequenceLayout::zigzag(group, 12);
+  const auto documents = two_documents(5);
+  krait::impl::AgreedCall call;
+  call(group, "krait::f", layout, documents, [] {});
+  const auto refuse_on_rank_1 = [&] { KRAIT_REQUIRE(krait::ShapeError, group.rank() != 1, "krait::g: wrong"); };
+  EXPECT_THAT([&] { call(group, "krait::g", layout, documents, refuse_on_rank_1); },
+              ThrowsMessage<krait::ShapeError>(HasSubstr("rank 1: krait::g: wrong")));
+  call(group, "krait::g", layout, documents, [] {});
+  const auto before = group.counters();
+  for (const char* function : {"krait::f", "krait::g", "krait::f"}) call(group, function, layout, documents, [] {});
+  EXPECT_EQ(group.counters(), before);
+}
+
 // Documents made anew with the same contents are no news: a rank that keeps its map and one that makes a new one at
 // every call must do the same.
 TEST(AgreedCall, ContentsCountNotObjects) {

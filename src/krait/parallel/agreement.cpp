@@ -141,8 +141,9 @@ void AgreedCall::operator()(const Communicator& group, const char* function, con
                             const DocumentMap& documents, const std::function<void()>& check) {
   if (group.size() == 1) return check();
   std::erase_if(agreed_, [](const Agreed& agreed) { return agreed.group.expired(); });
-  const auto last = std::find_if(agreed_.begin(), agreed_.end(),
-                                 [&group](const Agreed& agreed) { return agreed.group.lock() == group.state(); });
+  const auto last = std::find_if(agreed_.begin(), agreed_.end(), [&group, function](const Agreed& agreed) {
+    return agreed.function == function && agreed.group.lock() == group.state();
+  });
   if (last != agreed_.end() && last->layout == layout && same_documents(last->documents, documents)) return check();
   agree(group, function,
         {{"rows", documents.rows()},
@@ -151,7 +152,7 @@ void AgreedCall::operator()(const Communicator& group, const char* function, con
          {"the documents", fingerprint(documents)}},
         check);
   if (last != agreed_.end()) agreed_.erase(last);
-  agreed_.push_back({group.state(), layout, documents});
+  agreed_.push_back({group.state(), function, layout, documents});
 }
 
 }  // namespace krait::impl

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include <krait/comm/communicator.hpp>
@@ -34,10 +35,11 @@ std::int64_t fingerprint(const DocumentMap& documents);
 /// True when both have the same documents in the same order.
 bool same_documents(const DocumentMap& a, const DocumentMap& b);
 
-/// The checks of a call that takes a layout and documents: agreed on by all ranks when either is new to the group, by
-/// each rank alone in a steady state, where the group has agreed on the same ones the last time. What counts as new is
-/// a matter of contents, and is remembered for each group by itself: all ranks of a group must come to the same
-/// conclusion, also those that have made other calls in other groups meanwhile.
+/// The checks of a call that takes a layout and documents: agreed on by all ranks when either is new to the group and
+/// the function, by each rank alone in a steady state, where the group has agreed on the same ones the last time. A
+/// function's first call is not covered by another one's, which has other arguments. What counts as new is a matter of
+/// contents, and is remembered for each group by itself: all ranks of a group must come to the same conclusion, also
+/// those that have made other calls in other groups meanwhile.
 class AgreedCall {
  public:
   /// \throws LayoutError on every rank when ranks come with different layouts or documents; what `check` throws
@@ -47,6 +49,7 @@ class AgreedCall {
  private:
   struct Agreed {
     std::weak_ptr<CommState> group;
+    std::string function;
     SequenceLayout layout;
     DocumentMap documents;
   };
