@@ -221,7 +221,7 @@ void WholeSequence<T, Exec>::run_backward(const Exec& exec, const SequenceOperat
                                           const SequenceOperatorGradients<T, Exec>& gradients,
                                           const WholeSequenceBackwardTensors<T, Exec>& tensors,
                                           const SequenceRuns& runs) const {
-  if (!backward_) return;
+  if (!backward_ || batch_ * length_ == 0) return;  // sums of no terms, and tensors without memory look absent
   const std::int64_t channels = partition_.conv_channels_local();
   const std::int64_t inner = partition_.d_inner_local();
   const std::int64_t states = partition_.group_width_local();
