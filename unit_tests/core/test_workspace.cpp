@@ -4,6 +4,8 @@
 #include <krait/core/mixed_tensor.hpp>
 #include <krait/core/tensor.hpp>
 #include <krait/core/workspace.hpp>
+#include <utility>
+#include <vector>
 
 namespace {
 
@@ -27,6 +29,21 @@ TEST(Workspace, GrowsOnlyWhenTooSmall) {
   EXPECT_EQ(workspace.bytes(), 1000U);
   workspace.reserve(exec, 2000);
   EXPECT_EQ(workspace.bytes(), 2000U);
+}
+
+TEST(Workspace, OneThatMovedAwayIsAsGoodAsNew) {
+  const Exec exec;
+  krait::Workspace<Exec> first("krait::test::workspace");
+  first.reserve(exec, 1000);
+  const auto* memory = first.at<char>(0);
+  krait::Workspace<Exec> second(std::move(first));
+  EXPECT_EQ(second.at<char>(0), memory);
+  EXPECT_EQ(first.bytes(), 0U);  // NOLINT(*-use-after-move)
+  first.reserve(exec, 500);
+  EXPECT_NE(first.at<char>(0), memory);
+  first = std::move(second);
+  EXPECT_EQ(first.at<char>(0), memory);
+  EXPECT_EQ(second.bytes(), 0U);  // NOLINT(*-use-after-move)
 }
 
 TEST(Tensor, ViewsOfAnyLayoutConvert) {

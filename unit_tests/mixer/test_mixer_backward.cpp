@@ -58,15 +58,20 @@ TEST(MixerBackward, EveryArgument) {
   compare_with_reference<double>(config, 1, 1e-12);
 }
 
-TEST(MixerBackward, AnyLength) {
+TEST(MixerBackward, AnyLengthAndBatch) {
   const auto world = Communicator::world(Exec());
-  MambaMixer<double> mixer(Exec(), small_mixer(4), on(world));
-  mixer.initialize(7);
-  for (const std::int64_t length : {1, 2, 3, 5, 8, 16, 17, 33}) {
-    const auto documents = DocumentMap::whole_rows(2, length);
-    const auto layout = SequenceLayout::zigzag(world, length);
-    reference_gradients(mixer, documents)
-        .expect(train_step(mixer, world, layout, documents), layout, 1e-12, std::to_string(length));
+  for (const bool lean : {true, false}) {
+    MambaConfig config = small_mixer(4);
+    config.use_mem_eff_path = lean;
+    MambaMixer<double> mixer(Exec(), config, on(world));
+    mixer.initialize(7);
+    for (const std::int64_t length : {0, 1, 2, 3, 5, 8, 16, 17, 33}) {
+      const std::int64_t rows = length == 5 ? 0 : 2;
+      const auto documents = DocumentMap::whole_rows(rows, length);
+      const auto layout = SequenceLayout::zigzag(world, length);
+      reference_gradients(mixer, documents)
+          .expect(train_step(mixer, world, layout, documents), layout, 1e-12, std::to_string(length));
+    }
   }
 }
 
@@ -377,9 +382,42 @@ TEST_F(BackwardRefusals, WhatIsNotTheForwards) {
   Step of_other(other, layout_, 1);
   other.initialize(1);
   other.forward(exec_, of_other.hidden, layout_, documents_, of_other.out, of_other.kept);
-  refuses<ConfigError>("another configuration", layout_, documents_, step_, of_other.kept, step_.gradients);
+  refuses<ConfigError>("another mixer", layout_, documents_, step_, of_other.kept, step_.gradients);
   refuses<ShapeError>("the gradient of in_proj_weight is (", layout_, documents_, step_, step_.kept,
                       of_other.gradients);
+}
+
+// A layer's activations in another layer of the same configuration would fit, and give wrong numbers.
+TEST_F(BackwardRefusals, AnotherLayersActivations) {
+  MambaMixer<float> other(exec_, mixer_.config(), on(world_));
+  Step of_other(other, layout_, 1);
+  other.forward(exec_, of_other.hidden, layout_, documents_, of_other.out, of_other.kept);
+  refuses<ConfigError>("another mixer", layout_, documents_, step_, of_other.kept, step_.gradients);
+}
+
+TEST_F(BackwardRefusals, ActivationsThatMovedAway) {
+  Step moved(mixer_, layout_, 1);
+  mixer_.forward(exec_, moved.hidden, layout_, documents_, moved.out, moved.kept);
+  auto kept = std::move(moved.kept);
+  refuses<ConfigError>("kept is empty", layout_, documents_, step_, moved.kept,
+                       step_.gradients);  // NOLINT(*-use-after-move)
+  EXPECT_EQ(moved.kept.bytes(), 0U);
+  mixer_.backward(exec_, moved.hidden, layout_, documents_, kept, moved.dout, moved.dhidden, moved.gradients);
+  const auto first = values_of(moved.dhidden);
+  mixer_.forward(exec_, step_.dout, layout_, documents_, moved.out, moved.kept);  // in memory of its own
+  mixer_.backward(exec_, moved.hidden, layout_, documents_, kept, moved.dout, moved.dhidden, moved.gradients);
+  EXPECT_EQ(values_of(moved.dhidden), first);
+}
+
+// Its memory may have grown already when another rank refused the call.
+TEST_F(BackwardRefusals, ActivationsOfAForwardThatThrew) {
+  const auto longer = SequenceLayout::zigzag(world_, 400);
+  Step wrong(mixer_, longer, 1);
+  if (world_.rank() == world_.size() - 1) wrong.out = Array<float***>("krait::test::narrow", 1, 1, 23);
+  MambaActivations<float> kept;
+  mixer_.forward(exec_, step_.hidden, layout_, documents_, step_.out, kept);
+  EXPECT_THROW(mixer_.forward(exec_, wrong.hidden, longer, wrong.out, kept), ShapeError);
+  EXPECT_FALSE(kept.filled());
 }
 
 TEST_F(BackwardRefusals, TensorsThatDoNotFit) {
@@ -393,6 +431,24 @@ TEST_F(BackwardRefusals, TensorsThatDoNotFit) {
   wrong = Step(mixer_, layout_, 1);
   wrong.hidden = narrow;
   refuses<ShapeError>("hidden is (1, ", layout_, documents_, wrong, step_.kept, step_.gradients);
+  wrong = Step(mixer_, layout_, 1);
+  wrong.dhidden = wrong.hidden;
+  refuses<ShapeError>("dhidden is hidden", layout_, documents_, wrong, step_.kept, step_.gradients);
+}
+
+// The first backward is agreed on, although the forward before it already was.
+TEST(MixerBackward, OneRanksMistakeIsEverybodysError) {
+  const auto world = Communicator::world(Exec());
+  MambaMixer<float> mixer(Exec(), small_mixer(2), on(world));
+  mixer.initialize(7);
+  const auto layout = SequenceLayout::zigzag(world, 40);
+  TrainingStep<float> step(mixer, layout, 1);
+  mixer.forward(Exec(), step.hidden, layout, step.out, step.kept);
+  const bool odd = world.rank() == world.size() - 1;
+  const Array<float***> dout = odd ? Array<float***>("krait::test::narrow", 1, 1, 23) : step.dout;
+  EXPECT_THAT([&] { mixer.backward(Exec(), step.hidden, layout, step.kept, dout, step.dhidden, step.gradients); },
+              ThrowsMessage<ShapeError>(HasSubstr("dout is (1, 1, 23)")));
+  mixer.backward(Exec(), step.hidden, layout, step.kept, step.dout, step.dhidden, step.gradients);
 }
 
 }  // namespace

@@ -34,12 +34,19 @@ class WorkspaceLayout {
 /// One block of device memory that grows when asked for more and is otherwise kept. Not copyable.
 template <class Exec = Kokkos::DefaultExecutionSpace>
 class Workspace {
+  using Block = Kokkos::View<std::byte*, typename Exec::memory_space>;
+
  public:
   explicit Workspace(std::string label) : label_(std::move(label)) {}
   Workspace(const Workspace&) = delete;
   Workspace& operator=(const Workspace&) = delete;
-  Workspace(Workspace&&) noexcept = default;
-  Workspace& operator=(Workspace&&) noexcept = default;
+  /// The other one is as good as new: without memory, and with its label.
+  Workspace(Workspace&& other) noexcept : label_(other.label_), block_(std::exchange(other.block_, Block())) {}
+  Workspace& operator=(Workspace&& other) noexcept {
+    block_ = std::exchange(other.block_, Block());
+    label_ = other.label_;
+    return *this;
+  }
   ~Workspace() = default;
 
   /// Makes at least `bytes` available. The contents are lost when the block grows. Growing waits for `exec`, so that
@@ -58,7 +65,6 @@ class Workspace {
   [[nodiscard]] std::size_t bytes() const { return block_.size(); }
 
  private:
-  using Block = Kokkos::View<std::byte*, typename Exec::memory_space>;
   std::string label_;
   Block block_;
 };

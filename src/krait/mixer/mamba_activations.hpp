@@ -4,6 +4,7 @@
 #include <Kokkos_Core.hpp>
 #include <cstddef>
 #include <optional>
+#include <utility>
 
 #include <krait/core/scalars.hpp>
 #include <krait/core/workspace.hpp>
@@ -33,11 +34,22 @@ struct ActivationBlocks {
 
 /// What one forward call of one mixer keeps for its backward; filled by MambaMixer::forward(), read by
 /// MambaMixer::backward(), any number of times until the next forward fills it again. Owns its memory, which grows when
-/// a call needs more and is otherwise kept. Move-only. It must end before Kokkos::finalize.
+/// a call needs more and is otherwise kept. Empty at first, after it has been moved from, and after a forward that
+/// threw. Move-only. It must end before Kokkos::finalize.
 template <Scalar T, class Exec = Kokkos::DefaultExecutionSpace>
 class MambaActivations {
  public:
   MambaActivations() = default;
+  MambaActivations(const MambaActivations&) = delete;
+  MambaActivations& operator=(const MambaActivations&) = delete;
+  MambaActivations(MambaActivations&& other) noexcept
+      : memory_(std::move(other.memory_)), call_(std::exchange(other.call_, std::nullopt)) {}
+  MambaActivations& operator=(MambaActivations&& other) noexcept {
+    memory_ = std::move(other.memory_);
+    call_ = std::exchange(other.call_, std::nullopt);
+    return *this;
+  }
+  ~MambaActivations() = default;
 
   /// Bytes of memory it holds: MambaMixer::saved_bytes() of the largest call so far.
   [[nodiscard]] std::size_t bytes() const { return memory_.bytes(); }
@@ -51,6 +63,7 @@ class MambaActivations {
     SequenceLayout layout;
     DocumentMap documents;
     impl::ActivationBlocks blocks;
+    const void* weights;  ///< of the mixer that was called, by which it is known again
   };
   Workspace<Exec> memory_{"krait::MambaActivations"};
   std::optional<Call> call_;

@@ -270,8 +270,10 @@ void MambaMixer<T, Exec>::check_kept(const Call& call, const MambaActivations<T,
   KRAIT_REQUIRE(LayoutError, impl::same_documents(kept.call_->documents, call.documents), name_of_backward,
                 ": the forward had other documents (", kept.call_->documents.documents(), ", now ",
                 call.documents.documents(), "), or other boundaries of them");
-  KRAIT_REQUIRE(ConfigError, kept.call_->blocks == activation_blocks(call.context, call.layout, call.documents.rows()),
-                name_of_backward, ": kept was filled by a mixer of another configuration");
+  KRAIT_REQUIRE(ConfigError,
+                kept.call_->weights == parameters_.in_proj_weight.data() &&
+                    kept.call_->blocks == activation_blocks(call.context, call.layout, call.documents.rows()),
+                name_of_backward, ": kept was filled by another mixer");
 }
 
 template <Scalar T, class Exec>
@@ -442,6 +444,7 @@ void MambaMixer<T, Exec>::run_training(const Exec& exec, const Call& call, const
                                        MambaActivations<T, Exec>& kept) {
   const Kokkos::Profiling::ScopedRegion region(name_of_forward);
   const std::int64_t batch = call.documents.rows();
+  kept.call_.reset();  // on every rank, also where only another one refuses the call
   agreed_(call.context, name_of_forward, call.layout, call.documents, [&] {
     check_call(name_of_forward, call);
     check_tensor(name_of_forward, "hidden", hidden, call);
@@ -449,7 +452,8 @@ void MambaMixer<T, Exec>::run_training(const Exec& exec, const Call& call, const
     kept.memory_.reserve(exec, activation_blocks(call.context, call.layout, batch).bytes);
     workspace_->reserve(exec, training_buffers(call.context, call.layout, batch).bytes);
   });
-  kept.call_.emplace(call.layout, call.documents, activation_blocks(call.context, call.layout, batch));
+  kept.call_.emplace(call.layout, call.documents, activation_blocks(call.context, call.layout, batch),
+                     parameters_.in_proj_weight.data());
   const TrainingBuffers place = training_buffers(call.context, call.layout, batch);
   const KeptTensors tensors = kept_tensors(kept);
   const auto gated = make_tensor<T***, Exec, 3>(workspace_->template at<T>(place.steps),
@@ -517,6 +521,8 @@ void MambaMixer<T, Exec>::run_backward(const Exec& exec, const Call& call, const
     check_tensor(name_of_backward, "hidden", hidden, call);
     check_tensor(name_of_backward, "dout", dout, call);
     check_tensor(name_of_backward, "dhidden", dhidden, call);
+    KRAIT_REQUIRE(ShapeError, dhidden.size() == 0 || dhidden.data() != hidden.data(), name_of_backward,
+                  ": dhidden is hidden, which is still needed when dhidden is written");
     check_gradients(gradients);
     workspace_->reserve(exec, training_buffers(call.context, call.layout, batch).bytes);
   });

@@ -70,8 +70,8 @@ class MambaMixer {
 
   /// Packed rows: convolution and state start afresh at every document of `documents`.
   /// \throws LayoutError when layout, documents and ranks contradict each other; ShapeError when an extent disagrees;
-  ///         on every rank alike, before the first message. The ranks agree once per layout and document map; in later
-  ///         calls with the same ones each rank checks its own tensors alone.
+  ///         on every rank alike, before the first message. The ranks agree once per function, layout and document map;
+  ///         in later calls with the same ones each rank checks its own tensors alone.
   void forward(const Exec& exec, const Hidden& hidden, const SequenceLayout& layout, const DocumentMap& documents,
                const Output& out);
 
@@ -114,9 +114,8 @@ class MambaMixer {
   /// \param gradients  of this rank's parameters, added to. Partial where the context has several ranks: see
   ///                   reduce_gradients(). Complete over tensor ranks.
   /// \throws LayoutError when layout or documents are not those of the forward; ShapeError when an extent, or the
-  /// batch,
-  ///         disagrees; ConfigError when no forward has filled `kept`, or that of another configuration has. On every
-  ///         rank alike, before the first message, under the conditions of forward().
+  ///         batch, disagrees, or dhidden is hidden; ConfigError when no forward has filled `kept`, or that of another
+  ///         mixer has. On every rank alike, before the first message, under the conditions of forward().
   void backward(const Exec& exec, const Hidden& hidden, const SequenceLayout& layout,
                 const MambaActivations<T, Exec>& kept, const Hidden& dout, const Output& dhidden,
                 const MambaGradients<T, Exec>& gradients);
