@@ -9,7 +9,6 @@
 namespace {
 
 using krait::SsdScanBackwardPlan;
-using krait::impl::SsdScanBackwardTiling;
 using krait::test::Decay;
 using krait::test::expect_backward_matches;
 using krait::test::ScanBackwardSetup;

@@ -29,7 +29,6 @@ using krait::SsdScanOptions;
 using krait::SsdScanPlan;
 using krait::SsdScanShape;
 using krait::test::Decay;
-using krait::test::expect_gradients;
 using krait::test::expect_same_gradients;
 using krait::test::poisoned_view;
 using krait::test::run_scan_backward;

@@ -17,7 +17,7 @@ namespace krait {
 
 /// Tensors of ssd_scan_backward(). A is accumulator_t<T>; n = runs.states(). Any strides; unit stride in the last is
 /// fast. Gradients of inputs and states are overwritten (0 at padding tokens); gradients of parameters are added to
-/// what is there. A gradient that is not given is not formed.
+/// what is there. An optional gradient that is not given is not formed.
 template <Scalar T, class Exec = Kokkos::DefaultExecutionSpace>
 struct SsdScanBackwardArguments {
   /// \name As given to ssd_scan()
