@@ -322,6 +322,27 @@ TYPED_TEST(SsdScanBackwardTensors, SameBitsInManyCallsOnAnyNumberOfThreads) {
   }
 }
 
+/// A call leaves NaN all over the workspace; the next one must not see them, whatever its runs are.
+TEST(SsdScanBackward, NothingOfACallIsSeenByTheNext) {
+  ScanBackwardSetup setup = full();
+  setup.forward.options.segments = 3;
+  setup.tiling = {.chunk = 4, .head_block = 1, .kept_chunks = 2};
+  const SequenceRuns pieces(2, 45, {{0, 1, 20, 0}, {0, 21, 45, 1}, {1, 0, 9, 2}, {1, 9, 40, 3}}, 4);
+  for (const bool states : {true, false}) {
+    setup.forward.initial_states = states;
+    setup.final_states = states;
+    const ScanBackwardData<float> want(setup, pieces), got(setup, pieces);
+    run_scan_backward(want, pieces);
+    const ScanBackwardData<float> spoiled(setup, SequenceRuns::whole_rows(2, 45));
+    krait::test::poison(spoiled.forward.x);
+    krait::test::poison(spoiled.dout);
+    const SsdScanBackwardPlan<float> plan(Exec(), setup.forward.shape, setup.forward.options, setup.tiling);
+    krait::ssd_scan_backward(Exec(), plan, spoiled.arguments(), SequenceRuns::whole_rows(2, 45));
+    krait::ssd_scan_backward(Exec(), plan, got.arguments(), pieces);
+    expect_same_gradients(got, want);
+  }
+}
+
 /// Two tokens whose distance in memory does not fit 32 bits; only the pages of these two are ever touched.
 TEST(SsdScanBackward, RowsFurtherApartThanThirtyTwoBits) {
   using T = krait::bfloat16;
