@@ -15,7 +15,7 @@ struct CrossEntropy {
   Hidden<T> logits;
   Array<T> losses;
   KOKKOS_FUNCTION void operator()(std::int64_t i) const {
-    const int target = targets(i);
+    const std::int32_t target = targets(i);
     T largest = logits(0, i, 0);
     for (int s = 1; s < symbols; ++s) largest = Kokkos::fmax(largest, logits(0, i, s));
     T sum = 0;

@@ -72,7 +72,7 @@ Activations<T>::Activations(const Exec& exec, const ModelConfig& config, const k
 template <class T>
 Model<T>::Own::Own(const Exec& exec, const std::string& label, const ModelConfig& config)
     : flat(Kokkos::view_alloc(exec, label),
-           static_cast<std::size_t>((2 * symbols + config.layers + 1) * config.d_model)) {
+           static_cast<std::size_t>((2 * std::int64_t{symbols} + config.layers + 1) * config.d_model)) {
   std::int64_t begin = 0;
   const auto next = [&](std::int64_t rows) {
     const Slice<T> slice(flat.data() + begin, static_cast<std::size_t>(rows * config.d_model));

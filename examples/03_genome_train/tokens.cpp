@@ -14,11 +14,11 @@ Tokens make_tokens(const Exec& exec, const krait::SequenceLayout& layout, const 
                              std::to_string(layout.length()));
   }
   const auto count = static_cast<std::size_t>(layout.local_length());
-  const Kokkos::View<std::int8_t*, Exec> inputs("krait_genome_train::inputs", count);
-  const Kokkos::View<std::int8_t*, Exec> targets("krait_genome_train::targets", count);
+  const Kokkos::View<std::int32_t*, Exec> inputs("krait_genome_train::inputs", count);
+  const Kokkos::View<std::int32_t*, Exec> targets("krait_genome_train::targets", count);
   const auto host_inputs = Kokkos::create_mirror_view(inputs);
   const auto host_targets = Kokkos::create_mirror_view(targets);
-  const auto symbol_at = [&](std::int64_t token) { return static_cast<std::int8_t>(symbol_of(sequence.at(token))); };
+  const auto symbol_at = [&](std::int64_t token) { return static_cast<std::int32_t>(symbol_of(sequence.at(token))); };
   for (std::int64_t i = 0; i < layout.local_length(); ++i) {
     const std::int64_t token = layout.global_of_local(i);
     host_inputs(i) = symbol_at(token);

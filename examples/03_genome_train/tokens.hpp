@@ -10,9 +10,9 @@
 
 namespace genome::train {
 
-using Symbols = Kokkos::View<const std::int8_t*, Exec>;
+using Symbols = Kokkos::View<const std::int32_t*, Exec>;
 
-inline constexpr std::int8_t no_target = -1;
+inline constexpr std::int32_t no_target = -1;
 
 /// This rank's share of a sequence: the symbol at each local position, and the one that follows it in the sequence,
 /// whichever rank holds that. The last token of the sequence has no target.
