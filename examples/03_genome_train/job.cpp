@@ -21,7 +21,7 @@ namespace genome::train {
 namespace {
 
 constexpr int highest_order = 4;
-constexpr std::int64_t progress_lines = 30;
+constexpr std::int64_t progress_lines = 15;
 
 std::int64_t largest_over_ranks(const krait::Communicator& world, std::size_t value) {
   const Kokkos::View<std::int64_t*, Kokkos::HostSpace> largest("krait_genome_train::largest", 1);
