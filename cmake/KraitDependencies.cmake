@@ -47,9 +47,19 @@ elseif(Krait_ENABLE_KOKKOS_KERNELS)
   set(KRAIT_KOKKOS_KERNELS_NOTE "not found: projections use Krait's tile product")
 endif()
 
-# The NCCL communicator, the LIBXSMM products and the Highway kernels are not part of this version. Asking for one is
-# an error, not a promise.
-foreach(part NCCL LIBXSMM HIGHWAY)
+krait_find(HIGHWAY hwy CONFIG)
+if(hwy_FOUND AND Krait_ENABLE_HIGHWAY)
+  set(KRAIT_ENABLE_HIGHWAY ON)
+  set(KRAIT_HIGHWAY_NOTE "${hwy_VERSION}")
+elseif(Krait_ENABLE_HIGHWAY)
+  set(KRAIT_HIGHWAY_NOTE "not found")
+endif()
+if(NOT KRAIT_ENABLE_HIGHWAY)
+  string(APPEND KRAIT_HIGHWAY_NOTE ": convolution and norm run several times slower on a host")
+endif()
+
+# The NCCL communicator and the LIBXSMM products are not part of this version. Asking for one is an error, not a promise.
+foreach(part NCCL LIBXSMM)
   set(KRAIT_ENABLE_${part} OFF)
   string(TOUPPER "${Krait_ENABLE_${part}}" _krait_wish)
   if(_krait_wish STREQUAL "AUTO" OR NOT _krait_wish)

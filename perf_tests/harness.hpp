@@ -26,7 +26,8 @@ struct LayerShape {
   std::int64_t N;
 };
 
-inline constexpr LayerShape shapes[] = {{"mamba2_130m", 24, 64, 1, 128}, {"odd", 5, 33, 1, 47}};
+inline constexpr LayerShape shapes[] = {
+    {"mamba2_130m", 24, 64, 1, 128}, {"mamba2_2p7b", 80, 64, 1, 128}, {"odd", 5, 33, 1, 47}};
 inline constexpr std::int64_t lengths[] = {2048, 16384};
 
 /// What one call does at least: no algorithm moves fewer bytes or needs fewer operations.

@@ -249,6 +249,28 @@ TYPED_TEST(GatedRmsNormBackward, GroupsLongerThanTheBlockOfTheHostKernel) {
   }
 }
 
+TYPED_TEST(GatedRmsNormBackward, ParametersMayHaveAnyStride) {
+  using A = krait::accumulator_t<TypeParam>;
+  const NormBackward<TypeParam> dense(2, 5, 24);
+  dense.run();
+  const auto pairs = krait::test::poisoned_view<Kokkos::View<A**, Kokkos::LayoutRight>>(24, 4);
+  const auto column = [&](std::size_t i) { return Kokkos::subview(pairs, Kokkos::ALL, i); };
+  krait::test::assign(column(0), values_of(dense.weight));
+  krait::test::assign(column(1), values_of(dense.bias));
+  krait::test::assign(column(2), dense.dweight_before);
+  krait::test::assign(column(3), dense.dbias_before);
+  auto arguments = dense.arguments();
+  arguments.weight = column(0);
+  arguments.bias = column(1);
+  arguments.dweight = column(2);
+  arguments.dbias = column(3);
+  const auto dx = values_of(dense.dx);
+  krait::gated_rms_norm_backward<TypeParam>(Exec(), arguments);
+  EXPECT_TRUE(all_close(dense.dx, dx, krait::test::tolerance<TypeParam>()));
+  EXPECT_TRUE(all_close(column(2), values_of(dense.dweight), krait::test::tolerance<A>()));
+  EXPECT_TRUE(all_close(column(3), values_of(dense.dbias), krait::test::tolerance<A>()));
+}
+
 TYPED_TEST(GatedRmsNormBackward, TokensAroundTheBlocks) {
   for (const std::int64_t tokens : {1, 15, 16, 17, 31, 32, 33, 65}) {
     NormBackward<TypeParam> norm(2, tokens, 12);

@@ -7,6 +7,7 @@
 #include <krait/core/instantiate.hpp>
 #include <krait/core/kokkos_shims.hpp>
 #include <krait/ops/causal_conv1d_input.hpp>
+#include <krait/ops/causal_conv1d_strip.hpp>
 #include <krait/ops/checks.hpp>
 #include <krait/tile/tile.hpp>
 
@@ -28,7 +29,7 @@ struct Problem : impl::ConvInput<T, Exec> {
 template <Scalar T, class Exec, int Taps>
 struct ChannelKernel {
   using A = accumulator_t<T>;
-  static constexpr std::int64_t block = impl::is_host_execution<Exec> ? 1024 : 32;
+  static constexpr std::int64_t block = impl::is_host_execution<Exec> ? 1024 : 32;  // tokens
 
   Problem<T, Exec> problem;
   std::int64_t blocks;
@@ -87,97 +88,45 @@ struct ChannelKernel {
   }
 };
 
-/// One host thread per block of tokens and block of channels, for channels at unit stride. A tile of inputs, the
-/// history included, is converted once into fast memory; sums then run over whole vectors of channels.
+/// One host thread per block of tokens and strip of channels at unit stride, token by token.
 template <Scalar T, class Exec, int Taps>
 struct HostKernel {
   using A = accumulator_t<T>;
-  static constexpr std::int64_t block = 256;  // tokens of one item
-  static constexpr int rows = 16;             // tokens of one tile
-  static constexpr int width = 128;           // channels of one tile
-  static constexpr int tap_room = Taps == 0 ? impl::max_conv_taps : Taps;
-
-  struct Tile {
-    A inputs[rows + tap_room - 1][width];
-    A weights[tap_room][width];
-    A bias[width];
-    A sums[width];
-  };
+  static constexpr std::int64_t block = 256;
 
   Problem<T, Exec> problem;
-  std::int64_t blocks;
   std::int64_t strips;
+  bool past_cache;
 
   explicit HostKernel(const Problem<T, Exec>& p)
-      : problem(p), blocks((p.tokens() + block - 1) / block), strips((p.channels + width - 1) / width) {}
+      : problem(p), strips(impl::conv_strips<A, Taps>(p.channels)), past_cache(impl::goes_past_cache(p.out)) {}
 
-  [[nodiscard]] std::int64_t items() const { return blocks * strips; }
+  [[nodiscard]] std::int64_t items() const { return (problem.tokens() + block - 1) / block * strips; }
 
   KOKKOS_FUNCTION void operator()(std::int64_t item) const {
-    const std::int64_t channel = item % strips * width;
+    impl::ConvStripInput<T, Exec, Taps> input(problem, item % strips, past_cache);
+    const tile::ConvStrip<A> strip = input.strip();
     const std::int64_t first = item / strips * block;
     const std::int64_t last = first + block < problem.tokens() ? first + block : problem.tokens();
-    const auto columns = static_cast<int>(channel + width < problem.channels ? width : problem.channels - channel);
-    Tile tile;
-    for (int c = 0; c < columns; ++c) {
-      for (int w = 0; w < taps(); ++w) tile.weights[w][c] = problem.weight(channel + c, w);
-      tile.bias[c] = problem.bias_of(channel + c);
-    }
     problem.walk(
         first, last,
-        [&](const Run& run, std::int64_t t0, std::int64_t t1) { convolve(tile, run, t0, t1, channel, columns); },
-        [&](std::int64_t row, std::int64_t t0, std::int64_t t1) {
-          for (std::int64_t t = t0; t < t1; ++t) {
-            T* out = &problem.out(row, t, channel);
-            for (int c = 0; c < columns; ++c) out[c] = T(0);
+        [&](const Run& run, std::int64_t t0, std::int64_t t1) {
+          input.enter(run, t0);
+          for (std::int64_t t = t0; t < t1; t += impl::conv_tokens_at_once) {
+            const auto count =
+                static_cast<int>(t1 - t < impl::conv_tokens_at_once ? t1 - t : impl::conv_tokens_at_once);
+            const T* x[impl::conv_tokens_at_once];
+            T* out[impl::conv_tokens_at_once];
+            for (int i = 0; i < count; ++i) {
+              x[i] = input.placed_row(problem.x, run.row, t + i);
+              out[i] = input.row(problem.out, run.row, t + i);
+            }
+            tile::conv_rows(strip, tile::ConvTokens<T, A>{count, x, input.history[0]}, out);
           }
+        },
+        [&](std::int64_t row, std::int64_t t0, std::int64_t t1) {
+          for (std::int64_t t = t0; t < t1; ++t) input.clear(input.row(problem.out, row, t));
         });
-  }
-
- private:
-  [[nodiscard]] KOKKOS_FUNCTION int taps() const { return Taps == 0 ? problem.taps : Taps; }
-
-  KOKKOS_FUNCTION void convolve(Tile& tile, const Run& run, std::int64_t t0, std::int64_t t1, std::int64_t channel,
-                                int columns) const {
-    const int history = taps() - 1;
-    for (int j = 0; j < history; ++j) {
-      for (int c = 0; c < columns; ++c) tile.inputs[j][c] = problem.input(run, t0 - history + j, channel + c);
-    }
-    for (std::int64_t t = t0; t < t1; t += rows) {
-      const int tokens = static_cast<int>(t + rows < t1 ? rows : t1 - t);
-      for (int j = 0; j < tokens; ++j) {
-        const T* x = &problem.x(run.row, problem.place(t + j), channel);
-        for (int c = 0; c < columns; ++c) tile.inputs[history + j][c] = static_cast<A>(x[c]);
-      }
-      for (int j = 0; j < tokens; ++j) {
-        T* out = &problem.out(run.row, t + j, channel);
-        sum(tile, j, columns);
-        if (problem.silu) {
-          for (int c = 0; c < columns; ++c) out[c] = static_cast<T>(tile::silu(tile.sums[c]));
-        } else {
-          for (int c = 0; c < columns; ++c) out[c] = static_cast<T>(tile.sums[c]);
-        }
-      }
-      for (int j = 0; j < history; ++j) {
-        for (int c = 0; c < columns; ++c) tile.inputs[j][c] = tile.inputs[tokens + j][c];
-      }
-    }
-  }
-
-  /// Sums of token j of the tile, taps in ascending order as in the other kernel.
-  KOKKOS_FUNCTION void sum(Tile& tile, int j, int columns) const {
-    if constexpr (Taps == 0) {
-      for (int c = 0; c < columns; ++c) tile.sums[c] = tile.bias[c];
-      for (int w = 0; w < problem.taps; ++w) {
-        for (int c = 0; c < columns; ++c) tile.sums[c] += tile.weights[w][c] * tile.inputs[j + w][c];
-      }
-    } else {
-      for (int c = 0; c < columns; ++c) {
-        A value = tile.bias[c];
-        for (int w = 0; w < Taps; ++w) value += tile.weights[w][c] * tile.inputs[j + w][c];
-        tile.sums[c] = value;
-      }
-    }
   }
 };
 
@@ -202,17 +151,18 @@ void launch(const Exec& exec, const std::string& label, const Kernel& kernel) {
                        kernel);
 }
 
-template <template <Scalar, class, int> class Kernel, Scalar T, class Exec>
-void launch_for_taps(const Exec& exec, const std::string& label, const Problem<T, Exec>& problem) {
+/// The kernel for any strides.
+template <Scalar T, class Exec>
+void launch_by_channels(const Exec& exec, const std::string& label, const Problem<T, Exec>& problem) {
   switch (problem.taps) {
     case 2:
-      return launch(exec, label, Kernel<T, Exec, 2>(problem));
+      return launch(exec, label, ChannelKernel<T, Exec, 2>(problem));
     case 3:
-      return launch(exec, label, Kernel<T, Exec, 3>(problem));
+      return launch(exec, label, ChannelKernel<T, Exec, 3>(problem));
     case 4:
-      return launch(exec, label, Kernel<T, Exec, 4>(problem));
+      return launch(exec, label, ChannelKernel<T, Exec, 4>(problem));
     default:
-      return launch(exec, label, Kernel<T, Exec, 0>(problem));
+      return launch(exec, label, ChannelKernel<T, Exec, 0>(problem));
   }
 }
 
@@ -231,20 +181,22 @@ void check(const CausalConv1dArguments<T, Exec>& arguments, const SequenceRuns& 
 
 template <Scalar T, class Exec>
 void causal_conv1d(const Exec& exec, const CausalConv1dArguments<T, Exec>& arguments, const SequenceRuns& runs) {
-  const bool by_tiles = impl::is_host_execution<Exec> && arguments.x.stride(2) == 1 && arguments.out.stride(2) == 1;
+  const bool by_rows = impl::is_host_execution<Exec> && arguments.x.stride(2) == 1 && arguments.out.stride(2) == 1;
   const std::string label = impl::operator_label<T>(
-      "krait::causal_conv1d", by_tiles ? "host" : (impl::is_host_execution<Exec> ? "host_strided" : "device"));
+      "krait::causal_conv1d", by_rows ? "host" : (impl::is_host_execution<Exec> ? "host_strided" : "device"));
   const Kokkos::Profiling::ScopedRegion region(label);
   check(arguments, runs);
 
   const Problem<T, Exec> problem{impl::conv_input<T, Exec>(arguments, runs), arguments.out};
   if constexpr (impl::is_host_execution<Exec>) {
-    if (by_tiles)
-      launch_for_taps<HostKernel>(exec, label, problem);
+    if (by_rows && problem.taps <= 4)
+      launch(exec, label, HostKernel<T, Exec, 4>(problem));
+    else if (by_rows)
+      launch(exec, label, HostKernel<T, Exec, tile::max_conv_taps>(problem));
     else
-      launch_for_taps<ChannelKernel>(exec, label, problem);
+      launch_by_channels(exec, label, problem);
   } else {
-    launch_for_taps<ChannelKernel>(exec, label, problem);
+    launch_by_channels(exec, label, problem);
   }
   if (!is_absent(arguments.final_states)) {
     const auto items = static_cast<std::int64_t>(runs.host().size()) * problem.channels;

@@ -8,6 +8,7 @@
 #include <krait/core/instantiate.hpp>
 #include <krait/core/kokkos_shims.hpp>
 #include <krait/ops/causal_conv1d_input.hpp>
+#include <krait/ops/causal_conv1d_strip.hpp>
 #include <krait/ops/checks.hpp>
 #include <krait/ops/partial_sums.hpp>
 #include <krait/tile/tile.hpp>
@@ -23,13 +24,21 @@ struct Problem : impl::ConvInput<T, Exec> {
   Tensor<const T***, Exec> dout;
   MixedTensor<T, 3, Exec> dfinal;
   Tensor<T***, Exec> dx;
+  Tensor<A***, Exec> dinitial;
   impl::TokenBlocks blocks;
   impl::PartialSums<A> sums;  // terms: dweight of each tap, then dbias
+
+  [[nodiscard]] KOKKOS_FUNCTION int history() const { return this->taps - 1; }
+
+  /// Whether a part of the run that begins at token t0 has to form dX before it.
+  [[nodiscard]] KOKKOS_FUNCTION bool reaches_initial(const Run& run, std::int64_t t0) const {
+    return t0 == run.begin && dinitial.data() != nullptr;
+  }
 };
 
 template <class Exec>
 impl::TokenBlocks token_blocks(std::int64_t rows, std::int64_t length) {
-  return {rows * length, impl::is_host_execution<Exec> ? 256 : 32};
+  return {rows * length, impl::is_host_execution<Exec> ? 512 : 32};
 }
 
 /// The recurrence along one channel of one run. Token t brings q_t, and with it dX(t - (taps - 1)) is complete.
@@ -38,7 +47,7 @@ impl::TokenBlocks token_blocks(std::int64_t rows, std::int64_t length) {
 template <Scalar T, class Exec, int Taps>
 struct Channel {
   using A = accumulator_t<T>;
-  static constexpr int room = Taps == 0 ? impl::max_conv_taps : Taps;
+  static constexpr int room = Taps == 0 ? tile::max_conv_taps : Taps;
 
   const Problem<T, Exec>& problem;
   std::int64_t c;
@@ -59,18 +68,17 @@ struct Channel {
 
   [[nodiscard]] KOKKOS_FUNCTION bool used(int i) const { return Taps != 0 || i < problem.taps; }
 
-  /// Tokens [first, last), of which those behind the run only bring the gradient of its final state. Tokens below
-  /// `counted` are added to the gradients of the parameters. on_gradient(j, dX(j)) for j = t - (taps - 1); it is wrong
-  /// for j < first.
+  /// Tokens [first, last) of the run: their share in the gradients of the parameters, and on_gradient(j, dX(j)) for
+  /// them and the places before them, where dX(j) has no share of earlier tokens. The tokens that follow are visited
+  /// too; behind the run comes the gradient of its final state.
   template <class OnGradient>
-  KOKKOS_FUNCTION void walk(const Run& run, std::int64_t first, std::int64_t last, std::int64_t counted,
-                            const OnGradient& on_gradient) {
+  KOKKOS_FUNCTION void walk(const Run& run, std::int64_t first, std::int64_t last, const OnGradient& on_gradient) {
     A recent[room] = {};  // entry i: X(t - i)
     A q[room] = {};       // entry i: q_(t - i), 0 behind the run
     for (int i = 0; i < room - 1; ++i) {
       if (used(i + 1)) recent[i] = problem.input(run, first - 1 - i, c);
     }
-    for (std::int64_t t = first; t < last; ++t) {
+    for (std::int64_t t = first; t < last + problem.history(); ++t) {
       for (int i = room - 1; i > 0; --i) q[i] = q[i - 1];
       q[0] = A(0);
       A gradient = A(0);
@@ -79,7 +87,7 @@ struct Channel {
         recent[0] = problem.input(run, t, c);
         q[0] = static_cast<A>(problem.dout(run.row, t, c));
         if (problem.silu) q[0] *= tile::silu_derivative(output(recent));
-        if (t < counted) add(q[0], recent);
+        if (t < last) add(q[0], recent);
       } else if (!problem.dfinal.absent()) {
         gradient = problem.dfinal(run.state, c, t - run.end);
       }
@@ -87,7 +95,7 @@ struct Channel {
       for (int i = 0; i < room; ++i) {
         if (used(i)) gradient += weight[i] * q[i];
       }
-      on_gradient(t - (problem.taps - 1), gradient);
+      on_gradient(t - problem.history(), gradient);
     }
   }
 
@@ -126,8 +134,11 @@ struct ChannelKernel {
     problem.walk(
         problem.blocks.begin(block), problem.blocks.end(block),
         [&](const Run& run, std::int64_t t0, std::int64_t t1) {
-          channel.walk(run, t0, t1 + problem.taps - 1, t1, [&](std::int64_t j, A gradient) {
-            if (j >= t0) problem.dx(run.row, problem.place(j), c) = static_cast<T>(gradient);
+          channel.walk(run, t0, t1, [&](std::int64_t j, A gradient) {
+            if (j >= t0)
+              problem.dx(run.row, problem.place(j), c) = static_cast<T>(gradient);
+            else if (problem.reaches_initial(run, t0))
+              problem.dinitial(run.state, c, j - t0 + problem.history()) = gradient;
           });
         },
         [&](std::int64_t row, std::int64_t t0, std::int64_t t1) {
@@ -141,32 +152,139 @@ struct ChannelKernel {
   }
 };
 
-/// dX before each run, one thread per run and channel.
-template <Scalar T, class Exec>
-struct InitialStates {
+/// One host thread per block of tokens and strip of channels at unit stride, token by token as in Channel.
+template <Scalar T, class Exec, int Taps>
+struct HostKernel {
   using A = accumulator_t<T>;
+  using Shape = impl::ConvStripShape<A, Taps>;
 
   Problem<T, Exec> problem;
-  Tensor<A***, Exec> dinitial;
+  std::int64_t strips;
+  bool past_cache;
+
+  explicit HostKernel(const Problem<T, Exec>& p)
+      : problem(p), strips(impl::conv_strips<A, Taps>(p.channels)), past_cache(impl::goes_past_cache(p.dx)) {}
+
+  [[nodiscard]] std::int64_t items() const { return problem.blocks.count * strips; }
+
+  KOKKOS_FUNCTION void operator()(std::int64_t item) const {
+    Strip strip(problem, item % strips, past_cache);
+    const std::int64_t block = item / strips;
+    problem.walk(
+        problem.blocks.begin(block), problem.blocks.end(block),
+        [&](const Run& run, std::int64_t t0, std::int64_t t1) { differentiate(strip, run, t0, t1); },
+        [&](std::int64_t row, std::int64_t t0, std::int64_t t1) {
+          for (std::int64_t t = t0; t < t1; ++t) strip.input.clear(strip.input.placed_row(problem.dx, row, t));
+        });
+    if (problem.sums.data == nullptr) return;
+    for (int w = 0; w <= problem.taps; ++w) {
+      const A* sums = w < problem.taps ? strip.dweight[w] : strip.dbias;
+      A* to = problem.sums.row(block, w) + strip.input.channel;
+      for (int c = 0; c < strip.input.columns; ++c) to[c] = sums[c];
+    }
+  }
+
+ private:
+  struct Strip {
+    impl::ConvStripInput<T, Exec, Taps> input;
+    alignas(64) A q[Taps][Shape::pitch];
+    alignas(64) A dweight[Taps][Shape::pitch] = {};
+    alignas(64) A dbias[Shape::pitch] = {};
+    alignas(64) A row[Shape::pitch];
+
+    KOKKOS_FUNCTION Strip(const Problem<T, Exec>& p, std::int64_t strip, bool stream) : input(p, strip, stream) {}
+  };
+
+  /// The part [t0, t1) of a run: its tokens, those behind it whose q reaches back into it, and, where the run ends
+  /// before that, the gradient of its final state.
+  KOKKOS_FUNCTION void differentiate(Strip& strip, const Run& run, std::int64_t t0, std::int64_t t1) const {
+    const std::int64_t reach = t1 + problem.history();
+    const std::int64_t end = run.end < reach ? run.end : reach;
+    strip.input.enter(run, t0);
+    for (int w = 0; w < problem.history(); ++w) {
+      for (int c = 0; c < strip.input.columns; ++c) strip.q[w][c] = A(0);
+    }
+    std::int64_t t = t0;
+    // These complete the gradients of places before the part.
+    for (; t < end && t < t0 + problem.history(); ++t) {
+      add_tokens(strip, run, t, 1, t < t1, false);
+      if (problem.reaches_initial(run, t0)) {
+        tile::conv_edge_row(strip.input.strip(), strip.q[0], 0, static_cast<const A*>(nullptr), strip.row);
+        store_initial(strip, run, t - t0);
+      }
+    }
+    while (t < end) {
+      const bool counted = t < t1;
+      const std::int64_t left = (counted ? t1 : end) - t;
+      const auto count = static_cast<int>(left < impl::conv_tokens_at_once ? left : impl::conv_tokens_at_once);
+      add_tokens(strip, run, t, count, counted, true);
+      t += count;
+    }
+    for (; t < reach; ++t) {
+      const std::int64_t j = t - problem.history();
+      const A* incoming = problem.dfinal.absent() ? nullptr : load_final(strip, run, t - end);
+      if (j >= t0) {
+        tile::conv_edge_row(strip.input.strip(), strip.q[0], 1, incoming,
+                            strip.input.placed_row(problem.dx, run.row, j));
+      } else if (problem.reaches_initial(run, t0)) {
+        tile::conv_edge_row(strip.input.strip(), strip.q[0], 1, incoming, strip.row);
+        store_initial(strip, run, t - t0);
+      }
+      for (int w = 0; w < problem.history(); ++w) {
+        for (int c = 0; c < strip.input.columns; ++c)
+          strip.q[w][c] = w + 1 < problem.history() ? strip.q[w + 1][c] : A(0);
+      }
+    }
+  }
+
+  KOKKOS_FUNCTION void add_tokens(Strip& strip, const Run& run, std::int64_t first, int count, bool counted,
+                                  bool with_dx) const {
+    const T* x[impl::conv_tokens_at_once];
+    const T* dout[impl::conv_tokens_at_once];
+    T* dx[impl::conv_tokens_at_once];
+    for (int i = 0; i < count; ++i) {
+      x[i] = strip.input.placed_row(problem.x, run.row, first + i);
+      dout[i] = strip.input.row(problem.dout, run.row, first + i);
+      if (with_dx) dx[i] = strip.input.placed_row(problem.dx, run.row, first + i - problem.history());
+    }
+    tile::conv_gradient_rows(
+        strip.input.strip(),
+        tile::ConvGradientTokens<T, A>{count, x, dout, strip.input.history[0], strip.q[0],
+                                       counted ? strip.dweight[0] : nullptr, strip.dbias, with_dx ? dx : nullptr});
+  }
+
+  KOKKOS_FUNCTION const A* load_final(Strip& strip, const Run& run, std::int64_t j) const {
+    for (int c = 0; c < strip.input.columns; ++c) strip.row[c] = problem.dfinal(run.state, strip.input.channel + c, j);
+    return strip.row;
+  }
+
+  KOKKOS_FUNCTION void store_initial(const Strip& strip, const Run& run, std::int64_t j) const {
+    for (int c = 0; c < strip.input.columns; ++c)
+      problem.dinitial(run.state, strip.input.channel + c, j) = strip.row[c];
+  }
+};
+
+/// The gradients of the initial states that no token reaches: 0 where there is no run, that of the final state where
+/// the run is empty. One thread per state and channel, then per run and channel.
+template <Scalar T, class Exec>
+struct ClearStates {
+  Problem<T, Exec> problem;
+
+  KOKKOS_FUNCTION void operator()(std::int64_t item) const {
+    for (int j = 0; j < problem.history(); ++j)
+      problem.dinitial(item / problem.channels, item % problem.channels, j) = accumulator_t<T>(0);
+  }
+};
+
+template <Scalar T, class Exec>
+struct PassStatesOfEmptyRuns {
+  Problem<T, Exec> problem;
 
   KOKKOS_FUNCTION void operator()(std::int64_t item) const {
     const Run run = problem.table.runs(item / problem.channels);
     const std::int64_t c = item % problem.channels;
-    const int history = problem.taps - 1;
-    Channel<T, Exec, 0>(problem, c)
-        .walk(run, run.begin, run.begin + history, run.begin,
-              [&](std::int64_t j, A gradient) { dinitial(run.state, c, j - run.begin + history) = gradient; });
-  }
-};
-
-/// No run may own a state.
-template <class A, class Exec>
-struct ClearStates {
-  Tensor<A***, Exec> states;
-
-  KOKKOS_FUNCTION void operator()(std::int64_t item) const {
-    const auto channels = static_cast<std::int64_t>(states.extent(1));
-    for (std::size_t j = 0; j < states.extent(2); ++j) states(item / channels, item % channels, j) = A(0);
+    if (run.begin != run.end) return;
+    for (int j = 0; j < problem.history(); ++j) problem.dinitial(run.state, c, j) = problem.dfinal(run.state, c, j);
   }
 };
 
@@ -175,19 +293,27 @@ void launch(const Exec& exec, const std::string& label, std::int64_t items, cons
   Kokkos::parallel_for(label, Kokkos::RangePolicy<Exec, Kokkos::IndexType<std::int64_t>>(exec, 0, items), kernel);
 }
 
-template <template <Scalar, class, int> class Kernel, Scalar T, class Exec>
-void launch_for_taps(const Exec& exec, const std::string& label, const Problem<T, Exec>& problem) {
-  const auto launch_with = [&](const auto& kernel) { launch(exec, label, kernel.items(), kernel); };
+/// The kernel for any strides.
+template <Scalar T, class Exec>
+void launch_by_channels(const Exec& exec, const std::string& label, const Problem<T, Exec>& problem) {
+  const auto launch_kernel = [&](const auto& kernel) { launch(exec, label, kernel.items(), kernel); };
   switch (problem.taps) {
     case 2:
-      return launch_with(Kernel<T, Exec, 2>{problem});
+      return launch_kernel(ChannelKernel<T, Exec, 2>{problem});
     case 3:
-      return launch_with(Kernel<T, Exec, 3>{problem});
+      return launch_kernel(ChannelKernel<T, Exec, 3>{problem});
     case 4:
-      return launch_with(Kernel<T, Exec, 4>{problem});
+      return launch_kernel(ChannelKernel<T, Exec, 4>{problem});
     default:
-      return launch_with(Kernel<T, Exec, 0>{problem});
+      return launch_kernel(ChannelKernel<T, Exec, 0>{problem});
   }
+}
+
+/// The kernel for channels at unit stride.
+template <int Taps, Scalar T, class Exec>
+void launch_by_rows(const Exec& exec, const std::string& label, const Problem<T, Exec>& problem) {
+  const HostKernel<T, Exec, Taps> kernel(problem);
+  launch(exec, label, kernel.items(), kernel);
 }
 
 constexpr const char* function_name = "krait::causal_conv1d_backward";
@@ -225,8 +351,10 @@ template <Scalar T, class Exec>
 void causal_conv1d_backward(const Exec& exec, const CausalConv1dBackwardArguments<T, Exec>& arguments,
                             const SequenceRuns& runs) {
   using A = accumulator_t<T>;
-  const std::string label =
-      impl::operator_label<T>(function_name, impl::is_host_execution<Exec> ? "host_strided" : "device");
+  const bool by_rows = impl::is_host_execution<Exec> && arguments.x.stride(2) == 1 && arguments.dout.stride(2) == 1 &&
+                       arguments.dx.stride(2) == 1;
+  const std::string label = impl::operator_label<T>(
+      function_name, by_rows ? "host" : (impl::is_host_execution<Exec> ? "host_strided" : "device"));
   const Kokkos::Profiling::ScopedRegion region(label);
   check(arguments, runs);
 
@@ -236,18 +364,33 @@ void causal_conv1d_backward(const Exec& exec, const CausalConv1dBackwardArgument
   impl::PartialSums<A> sums{};
   if (!is_absent(arguments.dweight) || !is_absent(arguments.dbias))
     sums = impl::partial_sums<A, Exec>(function_name, arguments.workspace, blocks, taps + 1, channels);
-  const Problem<T, Exec> problem{
-      impl::conv_input<T, Exec>(arguments, runs), arguments.dout, arguments.dfinal_states, arguments.dx, blocks, sums};
-  launch_for_taps<ChannelKernel>(exec, label, problem);
+  const Problem<T, Exec> problem{impl::conv_input<T, Exec>(arguments, runs),
+                                 arguments.dout,
+                                 arguments.dfinal_states,
+                                 arguments.dx,
+                                 arguments.dinitial_states,
+                                 blocks,
+                                 sums};
+  if (!is_absent(arguments.dinitial_states)) {
+    launch(exec, label + "::clear_states", runs.states() * channels, ClearStates<T, Exec>{problem});
+    if (!arguments.dfinal_states.absent())
+      launch(exec, label + "::empty_runs", static_cast<std::int64_t>(runs.host().size()) * channels,
+             PassStatesOfEmptyRuns<T, Exec>{problem});
+  }
+  if constexpr (impl::is_host_execution<Exec>) {
+    if (by_rows && taps <= 4)
+      launch_by_rows<4>(exec, label, problem);
+    else if (by_rows)
+      launch_by_rows<tile::max_conv_taps>(exec, label, problem);
+    else
+      launch_by_channels(exec, label, problem);
+  } else {
+    launch_by_channels(exec, label, problem);
+  }
   if (!is_absent(arguments.dweight))
     impl::add_partial_sums(exec, label + "::dweight", sums, blocks, 0, arguments.dweight);
   if (!is_absent(arguments.dbias))
     impl::add_partial_sums(exec, label + "::dbias", sums, blocks, taps, impl::as_column<A, Exec>(arguments.dbias));
-  if (!is_absent(arguments.dinitial_states)) {
-    launch(exec, label + "::clear_states", runs.states() * channels, ClearStates<A, Exec>{arguments.dinitial_states});
-    launch(exec, label + "::initial_states", static_cast<std::int64_t>(runs.host().size()) * channels,
-           InitialStates<T, Exec>{problem, arguments.dinitial_states});
-  }
 }
 
 #define KRAIT_INSTANTIATE(T, EXEC)                                                                               \

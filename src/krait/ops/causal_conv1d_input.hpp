@@ -14,10 +14,9 @@
 #include <krait/core/tensor.hpp>
 #include <krait/ops/activation.hpp>
 #include <krait/ops/checks.hpp>
+#include <krait/tile/conv_strip.hpp>
 
 namespace krait::impl {
-
-inline constexpr int max_conv_taps = 16;
 
 /// The inputs of the convolution, as every kernel sees them.
 template <Scalar T, class Exec>
@@ -113,8 +112,8 @@ template <class Arguments>
 void check_conv_input(const char* name, const Arguments& arguments, const SequenceRuns& runs) {
   const auto channels = static_cast<std::int64_t>(arguments.weight.extent(0));
   const auto taps = static_cast<std::int64_t>(arguments.weight.extent(1));
-  KRAIT_REQUIRE(ConfigError, 1 <= taps && taps <= max_conv_taps, name, ": weight has ", taps, " taps, expected 1 to ",
-                max_conv_taps);
+  KRAIT_REQUIRE(ConfigError, 1 <= taps && taps <= tile::max_conv_taps, name, ": weight has ", taps,
+                " taps, expected 1 to ", tile::max_conv_taps);
   if (is_absent(arguments.x_map)) {
     require_extents(name, "x", extents(arguments.x), {runs.rows(), runs.length(), channels});
   } else {

@@ -5,6 +5,7 @@
 /// What the operators check and how they name themselves.
 
 #include <Kokkos_Core.hpp>
+#include <cstddef>
 #include <cstdint>
 #include <source_location>
 #include <string>
@@ -28,6 +29,14 @@ inline void require_extents(const char* function, const char* argument, const st
                             const std::vector<std::int64_t>& expected,
                             const std::source_location& where = std::source_location::current()) {
   if (given != expected) fail<ShapeError>(where, function, ": ", argument, " is ", given, ", expected ", expected);
+}
+
+/// Whether a host writes the tensor past its caches: it would not stay there until somebody reads it, and a store
+/// through the cache loads first what it overwrites.
+template <class View>
+bool goes_past_cache(const View& written) {
+  constexpr std::size_t bytes = std::size_t{32} << 20;  // of the last level, as machines have them
+  return written.size() * sizeof(typename View::value_type) >= bytes;
 }
 
 }  // namespace krait::impl

@@ -70,75 +70,29 @@ struct TeamKernel {
   }
 };
 
-/// One host thread per item, for features at unit stride: plain loops over vectors of features. The inputs of a group
-/// are gated once and kept where they fit, else read again in the second sweep.
+/// One host thread per item, for features at unit stride. The inputs of a group are gated once and kept where they fit,
+/// else read again in the second sweep.
 template <Scalar T, class Exec>
 struct HostKernel {
   using A = accumulator_t<T>;
-  static constexpr std::int64_t block = 8192;
-  static constexpr int lanes = 16;  // partial sums that run side by side, so that the order is fixed and vectors fit
 
   Problem<T, Exec> problem;
 
   KOKKOS_FUNCTION void operator()(std::int64_t item) const {
     const auto place = problem.place(item);
-    const T* x = &problem.x(place.row, place.token, place.first);
-    const T* z = problem.z.data() == nullptr
-                     ? x
-                     : &problem.z(place.row, place.token, place.first);  // without a gate z is not read
+    const tile::NormGroup<T, A> group = problem.group(place.row, place.token, place.first);
     T* out = &problem.out(place.row, place.token, place.first);
-    A values[block];
+    A values[impl::norm_piece];
 
-    A partial[lanes] = {};
-    for (std::int64_t begin = 0; begin < problem.group_size; begin += block) {
-      const std::int64_t count = count_from(begin);
-      load(x + begin, z + begin, count, values);
-      add_squares(values, count, partial);
-    }
     A squares = 0;
-    for (const A sum : partial) squares += sum;
+    impl::for_norm_pieces(
+        group, [&](const tile::NormGroup<T, A>& piece, std::int64_t) { squares += tile::norm_load(piece, values); });
     const A scale = problem.scale(squares);
     if (problem.rstd.data() != nullptr) problem.rstd(place.row, place.token, place.group) = scale;
-    for (std::int64_t begin = 0; begin < problem.group_size; begin += block) {
-      const std::int64_t count = count_from(begin);
-      if (problem.group_size > block) load(x + begin, z + begin, count, values);
-      finish(place.first + begin, scale, z + begin, count, values);
-      for (std::int64_t i = 0; i < count; ++i) out[begin + i] = static_cast<T>(values[i]);
-    }
-  }
-
- private:
-  [[nodiscard]] KOKKOS_FUNCTION std::int64_t count_from(std::int64_t begin) const {
-    return problem.group_size - begin < block ? problem.group_size - begin : block;
-  }
-
-  KOKKOS_FUNCTION void load(const T* x, const T* z, std::int64_t count, A* values) const {
-    if (problem.gate_first) {
-      for (std::int64_t i = 0; i < count; ++i) values[i] = static_cast<A>(x[i]) * tile::silu(static_cast<A>(z[i]));
-    } else {
-      for (std::int64_t i = 0; i < count; ++i) values[i] = static_cast<A>(x[i]);
-    }
-  }
-
-  KOKKOS_FUNCTION void add_squares(const A* values, std::int64_t count, A* partial) const {
-    std::int64_t i = 0;
-    for (; i + lanes <= count; i += lanes) {
-      for (int lane = 0; lane < lanes; ++lane) partial[lane] += values[i + lane] * values[i + lane];
-    }
-    for (int lane = 0; i + lane < count; ++lane) partial[lane] += values[i + lane] * values[i + lane];
-  }
-
-  KOKKOS_FUNCTION void finish(std::int64_t first, A scale, const T* z, std::int64_t count, A* values) const {
-    for (std::int64_t i = 0; i < count; ++i) values[i] *= scale;
-    if (problem.weight.data() != nullptr) {
-      for (std::int64_t i = 0; i < count; ++i) values[i] *= problem.weight(first + i);
-    }
-    if (problem.bias.data() != nullptr) {
-      for (std::int64_t i = 0; i < count; ++i) values[i] += problem.bias(first + i);
-    }
-    if (problem.gate_last) {
-      for (std::int64_t i = 0; i < count; ++i) values[i] *= tile::silu(static_cast<A>(z[i]));
-    }
+    impl::for_norm_pieces(group, [&](const tile::NormGroup<T, A>& piece, std::int64_t begin) {
+      if (group.count > impl::norm_piece) tile::norm_load(piece, values);
+      tile::norm_store(piece, scale, values, out + begin);
+    });
   }
 };
 
@@ -149,20 +103,16 @@ void check(const GatedRmsNormArguments<T, Exec>& arguments) {
   impl::check_norm_input(name, arguments);
 }
 
-template <class View>
-bool has_unit_features(const View& view) {
-  return is_absent(view) || view.stride(2) == 1;
-}
-
 }  // namespace
 
 template <Scalar T, class Exec>
 void gated_rms_norm(const Exec& exec, const GatedRmsNormArguments<T, Exec>& arguments) {
   using Index = std::int64_t;
-  const bool unit = impl::is_host_execution<Exec> && has_unit_features(arguments.x) && has_unit_features(arguments.z) &&
-                    has_unit_features(arguments.out);
+  const bool by_rows =
+      impl::is_host_execution<Exec> &&
+      impl::have_unit_features(arguments.x, arguments.z, arguments.weight, arguments.bias, arguments.out);
   const std::string label = impl::operator_label<T>(
-      "krait::gated_rms_norm", unit ? "host" : (impl::is_host_execution<Exec> ? "host_strided" : "device"));
+      "krait::gated_rms_norm", by_rows ? "host" : (impl::is_host_execution<Exec> ? "host_strided" : "device"));
   const Kokkos::Profiling::ScopedRegion region(label);
   check(arguments);
   if (arguments.x.size() == 0) return;
@@ -172,7 +122,7 @@ void gated_rms_norm(const Exec& exec, const GatedRmsNormArguments<T, Exec>& argu
       static_cast<Index>(arguments.x.extent(0)) * static_cast<Index>(arguments.x.extent(1)) * input.groups;
   const Problem<T, Exec> problem{input, arguments.out, arguments.rstd, items};
   if constexpr (impl::is_host_execution<Exec>) {
-    if (unit) {
+    if (by_rows) {
       Kokkos::parallel_for(label, Kokkos::RangePolicy<Exec, Kokkos::IndexType<Index>>(exec, 0, items),
                            HostKernel<T, Exec>{problem});
       return;

@@ -136,6 +136,60 @@ struct TeamKernel {
   }
 };
 
+/// One host thread per item, for features at unit stride; token by token, with the sigmoids of a group kept where they
+/// fit.
+template <Scalar T, class Exec>
+struct HostKernel {
+  using A = accumulator_t<T>;
+
+  Problem<T, Exec> problem;
+
+  KOKKOS_FUNCTION void operator()(std::int64_t item) const {
+    const std::int64_t block = item / problem.groups;
+    const std::int64_t group = item % problem.groups;
+    const std::int64_t first = group * problem.group_size;
+    A* dweight = nullptr;
+    A* dbias = nullptr;
+    if (problem.sums.data != nullptr) {
+      dweight = problem.sums.row(block, 0) + first;
+      dbias = problem.sums.row(block, 1) + first;
+      for (std::int64_t i = 0; i < problem.group_size; ++i) dweight[i] = dbias[i] = A(0);
+    }
+    for (std::int64_t token = problem.blocks.begin(block); token < problem.blocks.end(block); ++token)
+      differentiate(token / problem.length, token % problem.length, group, dweight, dbias);
+  }
+
+ private:
+  KOKKOS_FUNCTION void differentiate(std::int64_t row, std::int64_t t, std::int64_t group, A* dweight, A* dbias) const {
+    using Group = tile::NormGroup<T, A>;
+    const std::int64_t first = group * problem.group_size;
+    const Group whole = problem.group(row, t, first);
+    const T* dout = &problem.dout(row, t, first);
+    T* dx = &problem.dx(row, t, first);
+    T* dz = problem.gated() ? &problem.dz(row, t, first) : nullptr;
+    T* out = problem.out.data() == nullptr ? nullptr : &problem.out(row, t, first);
+    A sigmoids[impl::norm_piece];
+
+    tile::NormSums<A> sums{};
+    impl::for_norm_pieces(whole, [&](const Group& piece, std::int64_t begin) {
+      const tile::NormSums<A> more = tile::norm_gradient_sums(piece, dout + begin, sigmoids);
+      sums.squares += more.squares;
+      sums.products += more.products;
+    });
+    const bool stored = problem.normalize && problem.rstd.data() != nullptr;
+    const A r = stored ? problem.rstd(row, t, group) : problem.scale(sums.squares);
+    const A c = problem.normalize ? sums.products * r / static_cast<A>(problem.group_size) : A(0);
+    impl::for_norm_pieces(whole, [&](const Group& piece, std::int64_t begin) {
+      if (whole.count > impl::norm_piece) tile::norm_gradient_sums(piece, dout + begin, sigmoids);
+      const auto from = [begin](auto* row_of_group) {
+        return row_of_group == nullptr ? nullptr : row_of_group + begin;
+      };
+      tile::norm_gradient(piece, dout + begin, sigmoids, r, c,
+                          tile::NormGradients<T, A>{dx + begin, from(dz), from(out), from(dweight), from(dbias)});
+    });
+  }
+};
+
 constexpr const char* function_name = "krait::gated_rms_norm_backward";
 
 template <Scalar T, class Exec>
@@ -171,8 +225,11 @@ std::size_t gated_rms_norm_backward_workspace_bytes(std::int64_t rows, std::int6
 template <Scalar T, class Exec>
 void gated_rms_norm_backward(const Exec& exec, const GatedRmsNormBackwardArguments<T, Exec>& arguments) {
   using A = accumulator_t<T>;
-  const std::string label =
-      impl::operator_label<T>(function_name, impl::is_host_execution<Exec> ? "host_strided" : "device");
+  const bool by_rows = impl::is_host_execution<Exec> &&
+                       impl::have_unit_features(arguments.x, arguments.z, arguments.weight, arguments.bias,
+                                                arguments.dout, arguments.dx, arguments.dz, arguments.out);
+  const std::string label = impl::operator_label<T>(
+      function_name, by_rows ? "host" : (impl::is_host_execution<Exec> ? "host_strided" : "device"));
   const Kokkos::Profiling::ScopedRegion region(label);
   check(arguments);
   if (arguments.x.size() == 0) return;
@@ -191,9 +248,15 @@ void gated_rms_norm_backward(const Exec& exec, const GatedRmsNormBackwardArgumen
                                  arguments.out,
                                  blocks,
                                  sums};
-  constexpr int team_size = impl::is_host_execution<Exec> ? 1 : 128;
-  const auto league = static_cast<int>(std::min<std::int64_t>(problem.items(), std::int64_t(1) << 20));
-  Kokkos::parallel_for(label, Kokkos::TeamPolicy<Exec>(exec, league, team_size), TeamKernel<T, Exec>{problem});
+  if (by_rows) {
+    if constexpr (impl::is_host_execution<Exec>)
+      Kokkos::parallel_for(label, Kokkos::RangePolicy<Exec, Kokkos::IndexType<std::int64_t>>(exec, 0, problem.items()),
+                           HostKernel<T, Exec>{problem});
+  } else {
+    constexpr int team_size = impl::is_host_execution<Exec> ? 1 : 128;
+    const auto league = static_cast<int>(std::min<std::int64_t>(problem.items(), std::int64_t(1) << 20));
+    Kokkos::parallel_for(label, Kokkos::TeamPolicy<Exec>(exec, league, team_size), TeamKernel<T, Exec>{problem});
+  }
   if (!is_absent(arguments.dweight))
     impl::add_partial_sums(exec, label + "::dweight", sums, blocks, 0, impl::as_column<A, Exec>(arguments.dweight));
   if (!is_absent(arguments.dbias))

@@ -12,6 +12,7 @@
 #include <krait/core/scalars.hpp>
 #include <krait/core/tensor.hpp>
 #include <krait/ops/checks.hpp>
+#include <krait/tile/rows.hpp>
 #include <krait/tile/tile.hpp>
 
 namespace krait::impl {
@@ -31,6 +32,7 @@ struct NormInput {
   bool gate_first;
   bool gate_last;
   bool normalize;
+  bool past_cache;  // of what a host writes
   A epsilon;
 
   [[nodiscard]] KOKKOS_FUNCTION bool gated() const { return gate_first || gate_last; }
@@ -45,11 +47,46 @@ struct NormInput {
     return gate_first ? v * tile::silu(static_cast<A>(z(row, token, f))) : v;
   }
 
+  /// The group that begins at feature `first` of a token, for the row functions; unit stride.
+  [[nodiscard]] KOKKOS_FUNCTION tile::NormGroup<T, A> group(std::int64_t row, std::int64_t token,
+                                                            std::int64_t first) const {
+    return {group_size,
+            &x(row, token, first),
+            gated() ? &z(row, token, first) : nullptr,
+            weight.data() == nullptr ? nullptr : &weight(first),
+            bias.data() == nullptr ? nullptr : &bias(first),
+            gate_first,
+            past_cache};
+  }
+
   /// The factor that normalises a group.
   [[nodiscard]] KOKKOS_FUNCTION A scale(A sum_of_squares) const {
     return normalize ? A(1) / Kokkos::sqrt(sum_of_squares / static_cast<A>(group_size) + epsilon) : A(1);
   }
 };
+
+/// Features that a host thread works on at a time: what it derives from a whole group is kept where it fits.
+inline constexpr std::int64_t norm_piece = 8192;
+
+/// body(piece, begin) for one piece of the group after the other; `begin` is the first feature within the group.
+template <class T, class A, class Body>
+KOKKOS_INLINE_FUNCTION void for_norm_pieces(const tile::NormGroup<T, A>& group, const Body& body) {
+  for (std::int64_t begin = 0; begin < group.count; begin += norm_piece) {
+    tile::NormGroup<T, A> piece = group;
+    piece.count = group.count - begin < norm_piece ? group.count - begin : norm_piece;
+    piece.x += begin;
+    if (piece.z != nullptr) piece.z += begin;
+    if (piece.weight != nullptr) piece.weight += begin;
+    if (piece.bias != nullptr) piece.bias += begin;
+    body(piece, begin);
+  }
+}
+
+/// Whether the row functions can take the tensors, as far as they are given.
+template <class... Views>
+bool have_unit_features(const Views&... views) {
+  return ((is_absent(views) || views.stride(Views::rank() - 1) == 1) && ...);
+}
 
 /// Features of a group; 0 stands for all of them.
 template <class Arguments>
@@ -72,6 +109,7 @@ NormInput<T, Exec> norm_input(const Arguments& arguments) {
           gate && !arguments.norm_before_gate,
           gate && arguments.norm_before_gate,
           arguments.normalize,
+          goes_past_cache(arguments.x),
           static_cast<accumulator_t<T>>(arguments.epsilon)};
 }
 

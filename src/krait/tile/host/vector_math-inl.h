@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Vectors of Krait's scalars, and the activation. Compiled once per instruction set: include it behind
+// hwy/foreach_target.h, and no Kokkos in the same source file.
+
+// clang-format off
+#if defined(KRAIT_TILE_HOST_VECTOR_MATH_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef KRAIT_TILE_HOST_VECTOR_MATH_INL_H_
+#undef KRAIT_TILE_HOST_VECTOR_MATH_INL_H_
+#else
+#define KRAIT_TILE_HOST_VECTOR_MATH_INL_H_
+#endif
+// clang-format on
+
+#include <hwy/cache_control.h>
+#include <hwy/contrib/math/math-inl.h>
+#include <hwy/highway.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+HWY_BEFORE_NAMESPACE();
+namespace krait {
+
+class bfloat16;
+class float16;
+
+namespace tile::host::HWY_NAMESPACE {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+/// How Highway calls a storage scalar of Krait, and in what it is computed.
+template <class T>
+struct Stored {
+  using Type = T;
+  using Accumulator = T;
+};
+template <>
+struct Stored<bfloat16> {
+  using Type = hwy::bfloat16_t;
+  using Accumulator = float;
+};
+template <>
+struct Stored<float16> {
+  using Type = hwy::float16_t;
+  using Accumulator = float;
+};
+template <class T>
+using accumulator_of = typename Stored<T>::Accumulator;
+
+/// \name Conversion of float16 by its bits, as in core/scalars.hpp
+/// Highway's own is an instruction from AVX2 on; before that it loses NaN and does not round subnormals to even.
+/// \{
+inline constexpr bool converts_float16_by_bits = HWY_ARCH_X86 && HWY_TARGET > HWY_AVX2;
+
+template <class D, class VS>
+HWY_INLINE hn::Vec<D> float16_value(D d, VS stored) {
+  const hn::RebindToUnsigned<D> du;
+  const auto bits = hn::PromoteTo(du, hn::BitCast(hn::Rebind<std::uint16_t, D>(), stored));
+  const auto sign = hn::ShiftLeft<16>(hn::And(bits, hn::Set(du, 0x8000U)));
+  const auto magnitude = hn::And(bits, hn::Set(du, 0x7fffU));
+  const auto normal = hn::Add(hn::ShiftLeft<13>(magnitude), hn::Set(du, 0x38000000U));
+  const hn::RebindToSigned<D> di;
+  const auto small = hn::BitCast(du, hn::Mul(hn::ConvertTo(d, hn::BitCast(di, magnitude)), hn::Set(d, 0x1p-24F)));
+  const auto special = hn::Add(normal, hn::Set(du, 0x38000000U));  // infinity and NaN
+  const auto finite = hn::IfThenElse(hn::Lt(magnitude, hn::Set(du, 0x400U)), small, normal);
+  return hn::BitCast(d, hn::Or(sign, hn::IfThenElse(hn::Ge(magnitude, hn::Set(du, 0x7c00U)), special, finite)));
+}
+
+template <class D>
+HWY_INLINE auto float16_bits(D d, hn::Vec<D> v) {
+  const hn::RebindToUnsigned<D> du;
+  const auto bits = hn::BitCast(du, v);
+  const auto magnitude = hn::And(bits, hn::Set(du, 0x7fffffffU));
+  const auto sign = hn::ShiftRight<16>(hn::Xor(bits, magnitude));
+  // The exponent moves from 127 to 15; half a unit is added, less one where the unit is even, and a carry goes on.
+  const auto even = hn::And(hn::ShiftRight<13>(magnitude), hn::Set(du, 1U));
+  const auto normal = hn::ShiftRight<13>(hn::Add(hn::Sub(magnitude, hn::Set(du, 0x38000000U - 0xfffU)), even));
+  // Below 2^-14 an addition rounds: the last bit of 1/2 is as large as that of a subnormal.
+  const auto half = hn::Set(d, 0.5F);
+  const auto small = hn::Sub(hn::BitCast(du, hn::Add(hn::BitCast(d, magnitude), half)), hn::BitCast(du, half));
+  const auto infinity = hn::Set(du, 0x7c00U);
+  const auto nan = hn::Or(hn::Set(du, 0x7e00U), hn::And(hn::ShiftRight<13>(magnitude), hn::Set(du, 0x3ffU)));
+  auto result = hn::IfThenElse(hn::Lt(magnitude, hn::Set(du, 0x38800000U)), small, normal);
+  result = hn::IfThenElse(hn::Ge(magnitude, hn::Set(du, 0x47800000U)), infinity, result);
+  result = hn::IfThenElse(hn::Gt(magnitude, hn::Set(du, 0x7f800000U)), nan, result);
+  const hn::Rebind<std::uint16_t, D> narrow;
+  return hn::BitCast(hn::Rebind<hwy::float16_t, D>(), hn::TruncateTo(narrow, hn::Or(sign, result)));
+}
+/// \}
+
+/// Elements [i, i + Lanes(D)) of rows, or only the first `count` of them at the end of a row.
+template <class Accumulator, bool Whole>
+struct Lanes {
+  using A = Accumulator;
+  using D = hn::ScalableTag<A>;
+  using V = hn::Vec<D>;
+  D d;
+  std::size_t i;
+  std::size_t count;
+
+  template <class T>
+  HWY_INLINE V load(const T* row) const {
+    using S = typename Stored<T>::Type;
+    const S* from = reinterpret_cast<const S*>(row) + i;
+    if constexpr (std::is_same_v<S, A>) {
+      return part(d, from);
+    } else if constexpr (std::is_same_v<S, hwy::float16_t> && converts_float16_by_bits) {
+      return float16_value(d, part(hn::Rebind<S, D>(), from));
+    } else {
+      return hn::PromoteTo(d, part(hn::Rebind<S, D>(), from));
+    }
+  }
+
+  template <class T>
+  HWY_INLINE void store(V v, T* row) const {
+    store(v, row, false);
+  }
+
+  /// `past_cache`: only where streams() allows it.
+  template <class T>
+  HWY_INLINE void store(V v, T* row, bool past_cache) const {
+    using S = typename Stored<T>::Type;
+    S* to = reinterpret_cast<S*>(row) + i;
+    if constexpr (std::is_same_v<S, A>) {
+      put(d, v, to, past_cache);
+    } else if constexpr (std::is_same_v<S, hwy::float16_t> && converts_float16_by_bits) {
+      put(hn::Rebind<S, D>(), float16_bits(d, v), to, past_cache);
+    } else {
+      const hn::Rebind<S, D> narrow;
+      put(narrow, hn::DemoteTo(narrow, v), to, past_cache);
+    }
+  }
+
+  /// Asks for what the loop will load in a few dozen steps. The hardware follows a few long rows by itself, but not
+  /// several short ones side by side.
+  template <class T>
+  HWY_INLINE void prefetch(const T* row) const {
+    constexpr std::size_t ahead = 512;  // bytes
+    hwy::Prefetch(reinterpret_cast<const char*>(reinterpret_cast<const typename Stored<T>::Type*>(row) + i) + ahead);
+  }
+
+ private:
+  template <class DS, class S>
+  HWY_INLINE auto part(DS ds, const S* from) const {
+    if constexpr (Whole) return hn::LoadU(ds, from);
+    return hn::LoadN(ds, from, count);
+  }
+  template <class DS, class VS, class S>
+  HWY_INLINE void put(DS ds, VS v, S* to, bool past_cache) const {
+    if constexpr (!Whole) {
+      hn::StoreN(v, ds, to, count);
+    } else {
+      if constexpr (sizeof(S) == sizeof(A)) {
+        if (past_cache) return hn::Stream(v, ds, to);
+      }
+      hn::StoreU(v, ds, to);
+    }
+  }
+};
+
+/// Whether vectors of the row can go to memory past the cache: they have to be whole and the row has to begin where a
+/// vector may.
+template <class A, class T>
+HWY_INLINE bool streams(const T* row) {
+  const std::size_t bytes = hn::Lanes(hn::ScalableTag<A>()) * sizeof(A);
+  return std::is_same_v<T, A> && reinterpret_cast<std::uintptr_t>(row) % bytes == 0;
+}
+
+/// body.run(lanes) for all of [0, size).
+template <class A, class Body>
+HWY_INLINE void for_lanes(std::int64_t size, const Body& body) {
+  const hn::ScalableTag<A> d;
+  const std::size_t width = hn::Lanes(d);
+  const auto end = static_cast<std::size_t>(size);
+  std::size_t i = 0;
+  for (; i + width <= end; i += width) body.run(Lanes<A, true>{d, i, width});
+  if (i < end) body.run(Lanes<A, false>{d, i, end - i});
+}
+
+/// exp(-v) for |v| <= 87 or 708.
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V exp_of_negative(D d, V v) {
+  if constexpr (std::is_same_v<hn::TFromD<D>, double>) {
+    return hn::Exp(d, hn::Neg(v));
+  } else {
+    // v = n ln 2 + r with |r| <= ln 2 / 2. The polynomial is the best of its degree for exp(-r), relative error 1e-7;
+    // n is taken from the exponent.
+    const hn::RebindToUnsigned<D> du;
+    const V rounder = hn::Set(d, 0x1.8p23F);  // added to a number, leaves its nearest integer in the low bits
+    const V shifted = hn::MulAdd(v, hn::Set(d, 1.44269504F), rounder);
+    const V n = hn::Sub(shifted, rounder);
+    const V r = hn::NegMulAdd(n, hn::Set(d, 0x1.0bfbe8p-15F), hn::NegMulAdd(n, hn::Set(d, 0x1.62ep-1F), v));
+    V p = hn::MulAdd(r, hn::Set(d, -8.29022945e-3F), hn::Set(d, 4.18983901e-2F));
+    p = hn::MulAdd(p, r, hn::Set(d, -1.66676401e-1F));
+    p = hn::MulAdd(p, r, hn::Set(d, 4.99991461e-1F));
+    p = hn::MulAdd(p, r, hn::Set(d, -9.99999705e-1F));
+    p = hn::MulAdd(p, r, hn::Set(d, 1.0F));
+    return hn::BitCast(d, hn::Sub(hn::BitCast(du, p), hn::ShiftLeft<23>(hn::BitCast(du, shifted))));
+  }
+}
+
+/// 1 / (1 + exp(-v)); 0 where it would be denormal.
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V sigmoid(D d, V v) {
+  const V one = hn::Set(d, hn::TFromD<D>(1));
+  constexpr int bound = sizeof(hn::TFromD<D>) == 4 ? 87 : 708;
+  const V most = hn::Set(d, hn::TFromD<D>(bound));
+  const V least = hn::Set(d, hn::TFromD<D>(-bound));
+  const V e = exp_of_negative(d, hn::Min(hn::Max(v, least), most));
+  return hn::IfThenElseZero(hn::Ge(v, least), hn::Div(one, hn::Add(one, e)));
+}
+
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V silu(D d, V v) {
+  return hn::Mul(v, sigmoid(d, v));
+}
+
+/// d silu / dv = sigmoid(v) (1 + v (1 - sigmoid(v))), given s = sigmoid(v)
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V silu_derivative(D d, V v, V s) {
+  return hn::MulAdd(hn::Mul(v, s), hn::Sub(hn::Set(d, hn::TFromD<D>(1)), s), s);
+}
+
+}  // namespace tile::host::HWY_NAMESPACE
+}  // namespace krait
+HWY_AFTER_NAMESPACE();
+
+#endif  // KRAIT_TILE_HOST_VECTOR_MATH_INL_H_

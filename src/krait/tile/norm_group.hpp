@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+/// \file
+/// What the row functions of the gated norm work on: adjacent features of one token at unit stride, T as the caller
+/// stores them, A their accumulator. No Kokkos here, for the sources with vector instructions.
+
+#include <cstdint>
+
+namespace krait::tile {
+
+/// A group of features, or a piece of a long one.
+template <class T, class A>
+struct NormGroup {
+  std::int64_t count;
+  const T* x;
+  const T* z;       ///< nullptr: no gate
+  const A* weight;  ///< nullptr: 1
+  const A* bias;    ///< nullptr: 0
+  bool gate_first;  ///< the gate comes before the norm, if there is one
+  bool past_cache;  ///< what is written does not fit the caches, and need not go through them
+
+  [[nodiscard]] bool gated_before() const { return z != nullptr && gate_first; }
+  [[nodiscard]] bool gated_after() const { return z != nullptr && !gate_first; }
+};
+
+/// Sums over a group that the gradients need. v is what is normalised, dy the gradient behind weight and bias.
+template <class A>
+struct NormSums {
+  A squares;   ///< of v
+  A products;  ///< of v weight dy
+};
+
+/// Where the gradients of a group go.
+template <class T, class A>
+struct NormGradients {
+  T* dx;
+  T* dz;       ///< nullptr without a gate
+  T* out;      ///< the output of the forward; nullptr: not wanted
+  A* dweight;  ///< added to; nullptr: not wanted
+  A* dbias;    ///< likewise
+};
+
+}  // namespace krait::tile
