@@ -31,7 +31,7 @@ for example Kokkos from source, and then:
   ctest --test-dir build/native --output-on-failure
 
 END
-  say "Debian and Ubuntu packages for the rest (LIBXSMM and Highway are for later versions; this one does not use them):"
+  say "Debian and Ubuntu packages for the rest (LIBXSMM is for later versions; this one does not use it):"
   say "  $("$lib/debian.sh" packages common | tr '\n' ' ')"
   say "With Kokkos_ROOT set, tools/dev finds this Kokkos by itself (--flavour native). tools/Containerfile is another way."
 }
