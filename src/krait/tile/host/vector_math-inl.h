@@ -3,11 +3,11 @@
 // hwy/foreach_target.h, and no Kokkos in the same source file.
 
 // clang-format off
-#if defined(KRAIT_TILE_HOST_VECTOR_MATH_INL_H_) == defined(HWY_TARGET_TOGGLE)
-#ifdef KRAIT_TILE_HOST_VECTOR_MATH_INL_H_
-#undef KRAIT_TILE_HOST_VECTOR_MATH_INL_H_
+#if defined(KRAIT_TILE_HOST_VECTOR_MATH_INL_H) == defined(HWY_TARGET_TOGGLE)
+#ifdef KRAIT_TILE_HOST_VECTOR_MATH_INL_H
+#undef KRAIT_TILE_HOST_VECTOR_MATH_INL_H
 #else
-#define KRAIT_TILE_HOST_VECTOR_MATH_INL_H_
+#define KRAIT_TILE_HOST_VECTOR_MATH_INL_H
 #endif
 // clang-format on
 
@@ -226,4 +226,4 @@ HWY_INLINE V silu_derivative(D d, V v, V s) {
 }  // namespace krait
 HWY_AFTER_NAMESPACE();
 
-#endif  // KRAIT_TILE_HOST_VECTOR_MATH_INL_H_
+#endif  // KRAIT_TILE_HOST_VECTOR_MATH_INL_H
