@@ -41,6 +41,7 @@ class Workspace {
   Workspace(const Workspace&) = delete;
   Workspace& operator=(const Workspace&) = delete;
   /// The other one is as good as new: without memory, and with its label.
+  // NOLINTNEXTLINE(performance-move-constructor-init): the other keeps its label
   Workspace(Workspace&& other) noexcept : label_(other.label_), block_(std::exchange(other.block_, Block())) {}
   Workspace& operator=(Workspace&& other) noexcept {
     block_ = std::exchange(other.block_, Block());
