@@ -198,9 +198,8 @@ auto MambaMixer<T, Exec>::training_buffers(const Communicator& context, const Se
   result.operator_bytes = sequence.backward_workspace_bytes(context, layout, batch, saving(), true);
   result.forward_bytes = sequence.workspace_bytes(context, layout, batch, false);
   result.in_proj_bytes = projection_backward_workspace_bytes<T, Exec>(batch, tokens, config_.d_model, width);
-  result.bytes = gated_step.bytes();
-  for (const std::size_t step : {result.operator_bytes, result.forward_bytes, result.in_proj_bytes})
-    result.bytes = std::max(result.bytes, result.steps + step);
+  result.bytes = std::max(gated_step.bytes(),
+                          result.steps + std::max({result.operator_bytes, result.forward_bytes, result.in_proj_bytes}));
   if (parallel_.tensor.size() > 1) {
     space.add<accumulator_t<T>>(places * config_.d_model);
     result.sum = space.add<accumulator_t<T>>(places * config_.d_model);
