@@ -28,5 +28,6 @@
 #include <krait/ops/projection_backward.hpp>
 #include <krait/ops/ssd_scan.hpp>
 #include <krait/ops/ssd_scan_backward.hpp>
+#include <krait/ops/ssd_scan_summary.hpp>
 #include <krait/parallel/hidden_parallel.hpp>
 #include <krait/parallel/sequence_operator.hpp>

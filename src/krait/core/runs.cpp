@@ -32,8 +32,8 @@ SequenceRuns::SequenceRuns(std::int64_t rows, std::int64_t length, std::vector<R
                   ", ", run.end, ") of row ", run.row, " follows token ", previous_end, " of row ", previous_row);
     KRAIT_REQUIRE(LayoutError, run.begin <= run.end && run.end <= length, "krait::SequenceRuns: run [", run.begin, ", ",
                   run.end, ") does not lie in [0, ", length, ")");
-    KRAIT_REQUIRE(LayoutError, run.state >= 0 && run.state < states, "krait::SequenceRuns: run [", run.begin, ", ",
-                  run.end, ") names state ", run.state, " of ", states);
+    KRAIT_REQUIRE(LayoutError, run.state >= Run::no_state && run.state < states, "krait::SequenceRuns: run [",
+                  run.begin, ", ", run.end, ") names state ", run.state, " of ", states);
     previous_row = run.row;
     previous_end = run.end;
     ++data->offsets[static_cast<std::size_t>(run.row) + 1];

@@ -14,8 +14,11 @@
 
 namespace krait {
 
-/// Tokens [begin, end) of one row that share a state. `state` is the index of its initial and final state.
+/// Tokens [begin, end) of one row that share a state. `state` is the index of its initial and final state, or no_state:
+/// then the run starts from zero, its final state is not stored, and neither has a gradient.
 struct Run {
+  static constexpr std::int64_t no_state = -1;
+
   std::int64_t row = 0;
   std::int64_t begin = 0;
   std::int64_t end = 0;
@@ -40,8 +43,8 @@ class SequenceRuns {
 
   /// \param runs    sorted by (row, begin), not overlapping; empty runs are allowed (their final state is their
   ///                initial one)
-  /// \param states  number of initial (and final) states; every run's `state` is below it
-  /// \throws LayoutError when the runs are unsorted, overlap or leave [0, length)
+  /// \param states  number of initial (and final) states; every run's `state` is below it, or Run::no_state
+  /// \throws LayoutError when the runs are unsorted, overlap, leave [0, length) or name another state
   SequenceRuns(std::int64_t rows, std::int64_t length, std::vector<Run> runs, std::int64_t states);
 
   [[nodiscard]] std::int64_t rows() const { return data_->rows; }
