@@ -18,6 +18,22 @@ const char* name_of(Strategy strategy) {
       return "local";
     case Strategy::hidden_parallel:
       return "hidden_parallel";
+    case Strategy::state_passing:
+      return "state_passing";
+  }
+  return "unknown";
+}
+
+const char* name_of(StateExchange exchange) {
+  switch (exchange) {
+    case StateExchange::automatic:
+      return "automatic";
+    case StateExchange::all_gather:
+      return "all_gather";
+    case StateExchange::doubling:
+      return "doubling";
+    case StateExchange::chain:
+      return "chain";
   }
   return "unknown";
 }
@@ -52,6 +68,8 @@ std::unique_ptr<SequenceOperator<T, Exec>> make_sequence_operator(Strategy strat
                                                                   const SequenceOperatorConfig& config) {
   KRAIT_REQUIRE(ConfigError, strategy != Strategy::automatic,
                 "krait::make_sequence_operator: the strategy is automatic, expected one from krait::resolve()");
+  KRAIT_REQUIRE(ConfigError, strategy != Strategy::state_passing,
+                "krait::make_sequence_operator: the strategy is state_passing, expected local or hidden_parallel");
   if (strategy == Strategy::local) return std::make_unique<Local<T, Exec>>(config);
   return std::make_unique<HiddenParallel<T, Exec>>(config);
 }
