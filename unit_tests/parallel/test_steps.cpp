@@ -22,7 +22,7 @@ SequenceOperatorConfig config_for(std::int64_t groups) {
 // Values that tell row, token and column, exact in float.
 float tagged(std::int64_t b, std::int64_t t, std::int64_t c) { return static_cast<float>(b * 100000 + t * 1000 + c); }
 
-TEST(Steps, PreConvGivesWholeSequencesOfOwnColumns) {
+TEST(Steps, PreConvGivesConvScansOfOwnColumns) {
   const auto world = Communicator::world(Exec());
   const Exec exec;
   constexpr std::int64_t length = 23;

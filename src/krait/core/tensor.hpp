@@ -61,4 +61,15 @@ Tensor<DataType, Exec> make_tensor(typename Tensor<DataType, Exec>::pointer_type
   return make_tensor<DataType, Exec, Rank>(data, extents, strides);
 }
 
+namespace impl {
+
+/// Columns [begin, begin + count) of a (b, places, columns) tensor.
+template <class V, class Layout, class... Properties>
+Kokkos::View<V, Layout, Properties...> columns(const Kokkos::View<V, Layout, Properties...>& tensor, std::int64_t begin,
+                                               std::int64_t count) {
+  return Kokkos::subview(tensor, Kokkos::ALL, Kokkos::ALL, Kokkos::make_pair(begin, begin + count));
+}
+
+}  // namespace impl
+
 }  // namespace krait

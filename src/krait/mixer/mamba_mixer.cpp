@@ -12,7 +12,7 @@
 #include <krait/ops/gated_rms_norm_backward.hpp>
 #include <krait/ops/projection.hpp>
 #include <krait/ops/projection_backward.hpp>
-#include <krait/parallel/whole_sequence.hpp>
+#include <krait/parallel/agreement.hpp>
 
 namespace krait {
 

@@ -8,7 +8,7 @@
 #include <krait/core/instantiate.hpp>
 #include <krait/layout/redistribution.hpp>
 #include <krait/parallel/operator_checks.hpp>
-#include <krait/parallel/whole_sequence.hpp>
+#include <krait/parallel/conv_scan.hpp>
 
 namespace krait {
 namespace {
@@ -141,7 +141,7 @@ struct HiddenParallel<T, Exec>::BackwardBlocks {
 
 template <Scalar T, class Exec>
 struct HiddenParallel<T, Exec>::Plan : Exchanges {
-  impl::WholeSequence<T, Exec> whole;
+  impl::ConvScan<T, Exec> whole;
 
   Plan(const Exec& exec, const SequenceOperatorConfig& config, const SequenceLayout& layout, std::int64_t batch)
       : Exchanges(partition_of(config, layout.place()), layout, batch),
@@ -174,7 +174,7 @@ auto HiddenParallel<T, Exec>::backward_blocks_for(const Communicator& context, c
   if (slot_.holds(layout, batch)) return {slot_.plan(), saving, slot_.plan().whole.backward_scratch_bytes()};
   const HeadPartition heads = partition(context.place());
   return {Exchanges(heads, layout, batch), saving,
-          impl::WholeSequence<T, Exec>::backward_scratch_bytes(config_, heads, batch, layout.length())};
+          impl::ConvScan<T, Exec>::backward_scratch_bytes(config_, heads, batch, layout.length())};
 }
 
 template <Scalar T, class Exec>
@@ -296,7 +296,7 @@ void HiddenParallel<T, Exec>::backward(const Exec& exec, const Communicator& con
   entering.pack_columns(exec, arguments.dy, lean ? plan.enter.width() : 0, packed);
   entering.send_to_heads(exec, context, packed, arrived).wait_on(exec);
 
-  impl::WholeSequenceBackwardTensors<T, Exec> tensors;
+  impl::ConvScanBackwardTensors<T, Exec> tensors;
   tensors.map = impl::map_of<Exec>(layout);
   const SavedBlocks saved(plan);
   const std::byte* const kept = arguments.saved.data();

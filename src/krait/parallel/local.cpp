@@ -38,11 +38,11 @@ std::int64_t Local<T, Exec>::conv_elements(const SequenceLayout& layout, std::in
 }
 
 template <Scalar T, class Exec>
-impl::WholeSequence<T, Exec>& Local<T, Exec>::plan_for(const Exec& exec, const SequenceLayout& layout,
+impl::ConvScan<T, Exec>& Local<T, Exec>::plan_for(const Exec& exec, const SequenceLayout& layout,
                                                        std::int64_t batch) {
   if (!slot_.holds(layout, batch))
     slot_.set(layout, batch,
-              std::make_unique<impl::WholeSequence<T, Exec>>(exec, config_, partition(), batch, layout.length()));
+              std::make_unique<impl::ConvScan<T, Exec>>(exec, config_, partition(), batch, layout.length()));
   return slot_.plan();
 }
 
@@ -96,7 +96,7 @@ auto Local<T, Exec>::backward_blocks(const SequenceLayout& layout, std::int64_t 
   if (saving == Saving::lean) blocks.conv_out = space.add<T>(conv_elements(layout, batch));
   blocks.dconv_out = space.add<T>(conv_elements(layout, batch));
   blocks.scratch_bytes = slot_.holds(layout, batch) ? slot_.plan().backward_scratch_bytes()
-                                                    : impl::WholeSequence<T, Exec>::backward_scratch_bytes(
+                                                    : impl::ConvScan<T, Exec>::backward_scratch_bytes(
                                                           config_, partition(), batch, layout.length());
   blocks.scratch = space.add<std::byte>(static_cast<std::int64_t>(blocks.scratch_bytes));
   blocks.bytes = space.bytes();
@@ -126,7 +126,7 @@ void Local<T, Exec>::backward(const Exec& exec, const Communicator& context, con
   const BackwardBlocks blocks = backward_blocks(layout, batch, arguments.saving);
   impl::check_operator_backward(function, config_, context, layout, documents, parameters, gradients, arguments,
                                 blocks.bytes, 0, saved_bytes(context, layout, batch, arguments.saving));
-  impl::WholeSequence<T, Exec>& whole = plan_for(exec, layout, batch);
+  impl::ConvScan<T, Exec>& whole = plan_for(exec, layout, batch);
   whole.prepare_backward(exec);
 
   std::byte* const workspace = arguments.workspace.data();
@@ -134,7 +134,7 @@ void Local<T, Exec>::backward(const Exec& exec, const Communicator& context, con
     using V = std::remove_pointer_t<decltype(memory)>;
     return make_tensor<V***, Exec, 3>(memory, {batch, layout.length(), config_.conv_channels()});
   };
-  impl::WholeSequenceBackwardTensors<T, Exec> tensors;
+  impl::ConvScanBackwardTensors<T, Exec> tensors;
   tensors.input = arguments.xBCdt;
   tensors.map = impl::map_of<Exec>(layout);
   if (arguments.saving == Saving::full) {

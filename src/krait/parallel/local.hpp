@@ -3,7 +3,7 @@
 
 #include <krait/parallel/plan_slot.hpp>
 #include <krait/parallel/sequence_operator.hpp>
-#include <krait/parallel/whole_sequence.hpp>
+#include <krait/parallel/conv_scan.hpp>
 
 namespace krait {
 
@@ -45,10 +45,10 @@ class Local final : public SequenceOperator<T, Exec> {
   [[nodiscard]] HeadPartition partition() const;
   [[nodiscard]] BackwardBlocks backward_blocks(const SequenceLayout& layout, std::int64_t batch, Saving saving) const;
   [[nodiscard]] std::int64_t conv_elements(const SequenceLayout& layout, std::int64_t batch) const;
-  impl::WholeSequence<T, Exec>& plan_for(const Exec& exec, const SequenceLayout& layout, std::int64_t batch);
+  impl::ConvScan<T, Exec>& plan_for(const Exec& exec, const SequenceLayout& layout, std::int64_t batch);
 
   SequenceOperatorConfig config_;
-  impl::PlanSlot<impl::WholeSequence<T, Exec>> slot_;
+  impl::PlanSlot<impl::ConvScan<T, Exec>> slot_;
 };
 
 }  // namespace krait

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#include <krait/parallel/whole_sequence.hpp>
+#include <krait/parallel/conv_scan.hpp>
 
 #include <algorithm>
 #include <string>
@@ -8,6 +8,7 @@
 #include <krait/core/instantiate.hpp>
 #include <krait/ops/causal_conv1d.hpp>
 #include <krait/ops/causal_conv1d_backward.hpp>
+#include <krait/ops/ssd_scan_summary.hpp>
 
 namespace krait::impl {
 namespace {
@@ -113,78 +114,84 @@ SsdScanOptions scan_options(const SequenceOperatorConfig& config, const HeadPart
 }  // namespace
 
 template <Scalar T, class Exec>
-WholeSequence<T, Exec>::WholeSequence(const Exec& exec, const SequenceOperatorConfig& config,
-                                      const HeadPartition& partition, std::int64_t batch, std::int64_t length)
+ConvScan<T, Exec>::ConvScan(const Exec& exec, const SequenceOperatorConfig& config, const HeadPartition& partition,
+                            std::int64_t batch, std::int64_t length)
     : config_(config),
       partition_(partition),
       batch_(batch),
       length_(length),
-      conv_rows_(upload_table<typename Exec::memory_space>("krait::WholeSequence::conv_rows",
+      conv_rows_(upload_table<typename Exec::memory_space>("krait::ConvScan::conv_rows",
                                                            partition.conv_sections().columns(partition.rank()))),
-      conv_weight_(Kokkos::view_alloc(exec, Kokkos::WithoutInitializing, "krait::WholeSequence::conv_weight"),
+      conv_weight_(Kokkos::view_alloc(exec, Kokkos::WithoutInitializing, "krait::ConvScan::conv_weight"),
                    partition.conv_channels_local(), config.d_conv),
-      conv_bias_(Kokkos::view_alloc(exec, Kokkos::WithoutInitializing, "krait::WholeSequence::conv_bias"),
+      conv_bias_(Kokkos::view_alloc(exec, Kokkos::WithoutInitializing, "krait::ConvScan::conv_bias"),
                  partition.conv_channels_local()),
-      A_(Kokkos::view_alloc(exec, Kokkos::WithoutInitializing, "krait::WholeSequence::A"), partition.heads()) {
+      A_(Kokkos::view_alloc(exec, Kokkos::WithoutInitializing, "krait::ConvScan::A"), partition.heads()) {
   if (partition.heads() > 0)
     scan_.emplace(exec, scan_shape(config, partition, batch, length), scan_options(config, partition));
 }
 
 template <Scalar T, class Exec>
-WholeSequence<T, Exec>::Backward::Backward(const Exec& exec, const SsdScanShape& shape, const SsdScanOptions& options,
-                                           std::int64_t channels, std::int64_t taps)
+ConvScan<T, Exec>::Backward::Backward(const Exec& exec, const SsdScanShape& shape, const SsdScanOptions& options,
+                                      std::int64_t channels, std::int64_t taps)
     : scan(Exec(), shape, options),  // for the whole machine, so that it needs what a query said
-      dconv_weight(Kokkos::view_alloc(exec, Kokkos::WithoutInitializing, "krait::WholeSequence::dconv_weight"),
-                   channels, taps),
-      dconv_bias(Kokkos::view_alloc(exec, Kokkos::WithoutInitializing, "krait::WholeSequence::dconv_bias"), channels),
-      dA(Kokkos::view_alloc(exec, Kokkos::WithoutInitializing, "krait::WholeSequence::dA"), shape.heads) {}
+      dconv_weight(Kokkos::view_alloc(exec, Kokkos::WithoutInitializing, "krait::ConvScan::dconv_weight"), channels,
+                   taps),
+      dconv_bias(Kokkos::view_alloc(exec, Kokkos::WithoutInitializing, "krait::ConvScan::dconv_bias"), channels),
+      dA(Kokkos::view_alloc(exec, Kokkos::WithoutInitializing, "krait::ConvScan::dA"), shape.heads) {}
 
 template <Scalar T, class Exec>
-void WholeSequence<T, Exec>::slice_parameters(const Exec& exec,
-                                              const SequenceOperatorParameters<T, Exec>& parameters) const {
+void ConvScan<T, Exec>::slice_parameters(const Exec& exec,
+                                         const SequenceOperatorParameters<T, Exec>& parameters) const {
   using Range = Kokkos::RangePolicy<Exec, Kokkos::IndexType<std::int64_t>>;
-  Kokkos::parallel_for("krait::WholeSequence::slice_convolution", Range(exec, 0, partition_.conv_channels_local()),
+  Kokkos::parallel_for("krait::ConvScan::slice_convolution", Range(exec, 0, partition_.conv_channels_local()),
                        SliceConvolution<A, Exec>{parameters.conv_weight, parameters.conv_bias, conv_rows_, conv_weight_,
                                                  conv_bias_, !is_absent(parameters.conv_bias)});
-  Kokkos::parallel_for("krait::WholeSequence::A", Range(exec, 0, partition_.heads()),
+  Kokkos::parallel_for("krait::ConvScan::A", Range(exec, 0, partition_.heads()),
                        NegativeExponential<A, Exec>{parameters.A_log, A_, partition_.heads_begin(partition_.rank())});
 }
 
 template <Scalar T, class Exec>
-void WholeSequence<T, Exec>::convolve(const Exec& exec, bool with_bias, const Tensor<const T***, Exec>& input,
-                                      const Tensor<const std::int64_t*, Exec>& map, const Tensor<T***, Exec>& conv_out,
-                                      const SequenceRuns& runs) const {
+void ConvScan<T, Exec>::run(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
+                            const ConvScanTensors<T, Exec>& tensors, const SequenceRuns& runs) const {
+  convolve(exec, parameters, tensors, runs);
+  scan(exec, parameters, tensors, runs);
+}
+
+template <Scalar T, class Exec>
+void ConvScan<T, Exec>::convolve(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
+                                 const ConvScanTensors<T, Exec>& tensors, const SequenceRuns& runs) const {
+  if (!scan_) return;
+  slice_parameters(exec, parameters);
   CausalConv1dArguments<T, Exec> convolution;
-  convolution.x = columns(input, 0, partition_.conv_channels_local());
+  convolution.x = columns(tensors.input, 0, partition_.conv_channels_local());
   convolution.weight = conv_weight_;
-  if (with_bias) convolution.bias = conv_bias_;
-  convolution.out = conv_out;
+  if (!is_absent(parameters.conv_bias)) convolution.bias = conv_bias_;
+  convolution.initial_states = tensors.conv_states;
+  convolution.out = tensors.conv_out;
   convolution.activation = config_.activation;
-  convolution.x_map = map;
+  convolution.x_map = tensors.map;
   causal_conv1d(exec, convolution, runs);
 }
 
 template <Scalar T, class Exec>
-void WholeSequence<T, Exec>::run(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
-                                 const WholeSequenceTensors<T, Exec>& tensors, const SequenceRuns& runs) const {
+void ConvScan<T, Exec>::scan(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
+                             const ConvScanTensors<T, Exec>& tensors, const SequenceRuns& runs) const {
   if (!scan_) return;
   const std::int64_t inner = partition_.d_inner_local();
-  const std::int64_t states = partition_.group_width_local();
   const std::int64_t heads = partition_.heads();
   const std::int64_t first = partition_.heads_begin(partition_.rank());
-  slice_parameters(exec, parameters);
-  convolve(exec, !is_absent(parameters.conv_bias), tensors.input, tensors.map, tensors.conv_out, runs);
-
   const Tensor<const T***, Exec> xBC = tensors.conv_out;
   SsdScanArguments<T, Exec> scan;
   scan.x = blocks<const T, Exec>(xBC, 0, heads, config_.head_dim);
   scan.B = blocks<const T, Exec>(xBC, inner, partition_.groups(), config_.d_state);
-  scan.C = blocks<const T, Exec>(xBC, inner + states, partition_.groups(), config_.d_state);
+  scan.C = blocks<const T, Exec>(xBC, inner + partition_.group_width_local(), partition_.groups(), config_.d_state);
   scan.dt = columns(tensors.input, partition_.conv_channels_local(), heads);
   scan.A = A_;
   scan.D = slice(parameters.D, first, heads);
   scan.D_per_channel = slice(parameters.D_per_channel, first, heads);
   scan.dt_bias = slice(parameters.dt_bias, first, heads);
+  scan.initial_states = tensors.states;
   scan.out = blocks<T, Exec>(tensors.out, 0, heads, config_.head_dim);
   scan.dt_map = tensors.map;
   scan.out_map = tensors.map;
@@ -192,15 +199,54 @@ void WholeSequence<T, Exec>::run(const Exec& exec, const SequenceOperatorParamet
 }
 
 template <Scalar T, class Exec>
-std::size_t WholeSequence<T, Exec>::backward_scratch_bytes() const {
+void ConvScan<T, Exec>::summarize(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
+                                  const ConvScanTensors<T, Exec>& tensors, const ConvScanMaps<T, Exec>& maps,
+                                  const SequenceRuns& runs) const {
+  if (!scan_) return;
+  const std::int64_t heads = partition_.heads();
+  const Tensor<const T***, Exec> xBC = tensors.conv_out;
+  SsdScanSummaryArguments<T, Exec> summary;
+  summary.x = blocks<const T, Exec>(xBC, 0, heads, config_.head_dim);
+  summary.B = blocks<const T, Exec>(xBC, partition_.d_inner_local(), partition_.groups(), config_.d_state);
+  summary.dt = columns(tensors.input, partition_.conv_channels_local(), heads);
+  summary.A = A_;
+  summary.dt_bias = slice(parameters.dt_bias, partition_.heads_begin(partition_.rank()), heads);
+  summary.dt_map = tensors.map;
+  summary.E = maps.states;
+  summary.log_alpha = maps.log_alpha;
+  ssd_scan_summarize(exec, *scan_, summary, runs);
+}
+
+template <Scalar T, class Exec>
+void ConvScan<T, Exec>::summarize_backward(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
+                                           const ConvScanBackwardTensors<T, Exec>& tensors,
+                                           const ConvScanMaps<T, Exec>& maps, const SequenceRuns& runs) const {
+  if (!scan_) return;
+  const std::int64_t heads = partition_.heads();
+  SsdScanSummaryBackwardArguments<T, Exec> summary;
+  summary.C = blocks<const T, Exec>(tensors.conv_out, partition_.d_inner_local() + partition_.group_width_local(),
+                                    partition_.groups(), config_.d_state);
+  summary.dt = columns(tensors.input, partition_.conv_channels_local(), heads);
+  summary.A = A_;
+  summary.dt_bias = slice(parameters.dt_bias, partition_.heads_begin(partition_.rank()), heads);
+  summary.dt_map = tensors.map;
+  summary.dout = blocks<const T, Exec>(tensors.dout, 0, heads, config_.head_dim);
+  summary.out_map = tensors.map;
+  summary.E = maps.states;
+  summary.log_alpha = maps.log_alpha;
+  ssd_scan_summarize_backward(exec, *scan_, summary, runs);
+}
+
+template <Scalar T, class Exec>
+std::size_t ConvScan<T, Exec>::backward_scratch_bytes() const {
   if (!scratch_bytes_) scratch_bytes_ = backward_scratch_bytes(config_, partition_, batch_, length_);
   return *scratch_bytes_;
 }
 
 template <Scalar T, class Exec>
-std::size_t WholeSequence<T, Exec>::backward_scratch_bytes(const SequenceOperatorConfig& config,
-                                                           const HeadPartition& partition, std::int64_t batch,
-                                                           std::int64_t length) {
+std::size_t ConvScan<T, Exec>::backward_scratch_bytes(const SequenceOperatorConfig& config,
+                                                      const HeadPartition& partition, std::int64_t batch,
+                                                      std::int64_t length) {
   if (partition.heads() == 0) return 0;
   const SsdScanBackwardPlan<T, Exec> scan(Exec(), scan_shape(config, partition, batch, length),
                                           scan_options(config, partition));
@@ -210,17 +256,16 @@ std::size_t WholeSequence<T, Exec>::backward_scratch_bytes(const SequenceOperato
 }
 
 template <Scalar T, class Exec>
-void WholeSequence<T, Exec>::prepare_backward(const Exec& exec) {
+void ConvScan<T, Exec>::prepare_backward(const Exec& exec) {
   if (!scan_ || backward_) return;
   backward_.emplace(exec, scan_shape(config_, partition_, batch_, length_), scan_options(config_, partition_),
                     partition_.conv_channels_local(), config_.d_conv);
 }
 
 template <Scalar T, class Exec>
-void WholeSequence<T, Exec>::run_backward(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
-                                          const SequenceOperatorGradients<T, Exec>& gradients,
-                                          const WholeSequenceBackwardTensors<T, Exec>& tensors,
-                                          const SequenceRuns& runs) const {
+void ConvScan<T, Exec>::run_backward(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
+                                     const SequenceOperatorGradients<T, Exec>& gradients,
+                                     const ConvScanBackwardTensors<T, Exec>& tensors, const SequenceRuns& runs) const {
   if (!backward_ || batch_ * length_ == 0) return;  // sums of no terms, and tensors without memory look absent
   const std::int64_t channels = partition_.conv_channels_local();
   const std::int64_t inner = partition_.d_inner_local();
@@ -230,14 +275,21 @@ void WholeSequence<T, Exec>::run_backward(const Exec& exec, const SequenceOperat
   const bool with_bias = !is_absent(parameters.conv_bias);
   using Range = Kokkos::RangePolicy<Exec, Kokkos::IndexType<std::int64_t>>;
 
-  slice_parameters(exec, parameters);
-  Kokkos::parallel_for("krait::WholeSequence::clear_gradients", Range(exec, 0, channels),
-                       ClearGradients<A, Exec>{backward_->dconv_weight, backward_->dconv_bias, backward_->dA});
   Tensor<const T***, Exec> xBC = tensors.conv_out;
   if (is_absent(xBC)) {
-    convolve(exec, with_bias, tensors.input, tensors.map, tensors.conv_memory, runs);
+    convolve(exec, parameters,
+             {.input = tensors.input,
+              .map = tensors.map,
+              .conv_out = tensors.conv_memory,
+              .out = {},
+              .conv_states = tensors.conv_states},
+             runs);
     xBC = tensors.conv_memory;
+  } else {
+    slice_parameters(exec, parameters);
   }
+  Kokkos::parallel_for("krait::ConvScan::clear_gradients", Range(exec, 0, channels),
+                       ClearGradients<A, Exec>{backward_->dconv_weight, backward_->dconv_bias, backward_->dA});
 
   SsdScanBackwardArguments<T, Exec> scan;
   scan.x = blocks<const T, Exec>(xBC, 0, heads, config_.head_dim);
@@ -250,6 +302,8 @@ void WholeSequence<T, Exec>::run_backward(const Exec& exec, const SequenceOperat
   scan.dt_bias = slice(parameters.dt_bias, first, heads);
   scan.dt_map = tensors.map;
   scan.out_map = tensors.map;
+  scan.initial_states = tensors.states;
+  scan.dfinal_states = tensors.dstates;
   scan.dout = blocks<const T, Exec>(tensors.dout, 0, heads, config_.head_dim);
   scan.dx = blocks<T, Exec>(tensors.dconv_out, 0, heads, config_.head_dim);
   scan.dB = blocks<T, Exec>(tensors.dconv_out, inner, partition_.groups(), config_.d_state);
@@ -268,6 +322,8 @@ void WholeSequence<T, Exec>::run_backward(const Exec& exec, const SequenceOperat
   if (with_bias) convolution.bias = conv_bias_;
   convolution.activation = config_.activation;
   convolution.x_map = tensors.map;
+  convolution.initial_states = tensors.conv_states;
+  convolution.dinitial_states = tensors.dconv_states;
   convolution.dout = tensors.dconv_out;
   convolution.dx = columns(tensors.dinput, 0, channels);
   convolution.dweight = backward_->dconv_weight;
@@ -276,12 +332,12 @@ void WholeSequence<T, Exec>::run_backward(const Exec& exec, const SequenceOperat
   causal_conv1d_backward(exec, convolution, runs);
 
   Kokkos::parallel_for(
-      "krait::WholeSequence::add_gradients", Range(exec, 0, channels),
+      "krait::ConvScan::add_gradients", Range(exec, 0, channels),
       AddGradients<A, Exec>{backward_->dconv_weight, backward_->dconv_bias, backward_->dA, A_, conv_rows_, first,
                             gradients.conv_weight, gradients.conv_bias, gradients.A_log});
 }
 
-#define KRAIT_INSTANTIATE(T, EXEC) template class WholeSequence<T, EXEC>;
+#define KRAIT_INSTANTIATE(T, EXEC) template class ConvScan<T, EXEC>;
 KRAIT_FOR_EACH_SCALAR_AND_SPACE(KRAIT_INSTANTIATE)
 
 }  // namespace krait::impl

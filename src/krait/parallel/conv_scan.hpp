@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <optional>
 
+#include <krait/core/mixed_tensor.hpp>
 #include <krait/core/runs.hpp>
 #include <krait/core/scalars.hpp>
 #include <krait/core/tensor.hpp>
@@ -16,13 +17,6 @@
 
 namespace krait::impl {
 
-/// Columns [begin, begin + count) of a (b, places, columns) tensor.
-template <class V, class Layout, class... Properties>
-Kokkos::View<V, Layout, Properties...> columns(const Kokkos::View<V, Layout, Properties...>& tensor, std::int64_t begin,
-                                               std::int64_t count) {
-  return Kokkos::subview(tensor, Kokkos::ALL, Kokkos::ALL, Kokkos::make_pair(begin, begin + count));
-}
-
 /// Where tokens lie; absent when places are tokens.
 template <class Exec>
 Tensor<const std::int64_t*, Exec> map_of(const SequenceLayout& layout) {
@@ -30,19 +24,21 @@ Tensor<const std::int64_t*, Exec> map_of(const SequenceLayout& layout) {
   return layout.template index_map<typename Exec::memory_space>();
 }
 
-/// Tensors of WholeSequence::run(). Columns are those of the rank's heads and groups. Tokens may lie in any order:
-/// token t at place map(t) of (b, places, columns); nothing is moved to sort them.
+/// Tensors of ConvScan::run() and its steps. Columns are those of the rank's heads and groups. Tokens may lie in any
+/// order: token t at place map(t) of (b, places, columns); nothing is moved to sort them. n = runs.states().
 template <Scalar T, class Exec>
-struct WholeSequenceTensors {
-  Tensor<const T***, Exec> input;         ///< (b, places, x | B | C | dt)
-  Tensor<const std::int64_t*, Exec> map;  ///< (L), absent when places are tokens
-  Tensor<T***, Exec> conv_out;            ///< (b, L, x | B | C), overwritten, in order of tokens
-  Tensor<T***, Exec> out;                 ///< (b, places, d_inner), overwritten; may not overlap the others
+struct ConvScanTensors {
+  Tensor<const T***, Exec> input;            ///< (b, places, x | B | C | dt)
+  Tensor<const std::int64_t*, Exec> map;     ///< (L), absent when places are tokens
+  Tensor<T***, Exec> conv_out;               ///< (b, L, x | B | C), overwritten, in order of tokens
+  Tensor<T***, Exec> out;                    ///< (b, places, d_inner), overwritten; may not overlap the others
+  MixedTensor<T, 3, Exec> conv_states = {};  ///< (n, channels, d_conv - 1) inputs before each run; zero if absent
+  MixedTensor<T, 4, Exec> states = {};       ///< (n, heads, head_dim, d_state) that enter each run; zero if absent
 };
 
-/// The same of WholeSequence::run_backward().
+/// The same of ConvScan::run_backward() and its steps.
 template <Scalar T, class Exec>
-struct WholeSequenceBackwardTensors {
+struct ConvScanBackwardTensors {
   Tensor<const T***, Exec> input;         ///< as in run()
   Tensor<const std::int64_t*, Exec> map;  ///< as in run()
   Tensor<const T***, Exec> conv_out;      ///< as run() left it; absent: computed again into `conv_memory`
@@ -52,19 +48,48 @@ struct WholeSequenceBackwardTensors {
   /// (b, places, x | B | C | dt), overwritten. Its columns x | B | C may be those of conv_memory: these are dead when
   /// those are written.
   Tensor<T***, Exec> dinput;
-  Tensor<std::byte*, Exec> scratch;  ///< backward_scratch_bytes()
+  Tensor<std::byte*, Exec> scratch;                     ///< backward_scratch_bytes()
+  MixedTensor<T, 3, Exec> conv_states = {};             ///< as in run()
+  MixedTensor<T, 4, Exec> states = {};                  ///< as in run()
+  MixedTensor<T, 4, Exec> dstates = {};                 ///< (n, heads, head_dim, d_state), of what leaves each run
+  Tensor<accumulator_t<T>***, Exec> dconv_states = {};  ///< (n, channels, d_conv - 1), optional, overwritten
 };
 
-/// Convolution and scan of whole sequences for the heads of one rank: what `Local` is, and what `HiddenParallel` does
-/// between its two exchanges.
+/// Maps of segments, as ssd_scan_summarize() writes them; m of them.
 template <Scalar T, class Exec>
-class WholeSequence {
+struct ConvScanMaps {
+  Tensor<accumulator_t<T>****, Exec> states;   ///< (m, heads, head_dim, d_state)
+  Tensor<accumulator_t<T>**, Exec> log_alpha;  ///< (m, heads)
+};
+
+/// Convolution and scan of one rank's heads over the rows it has: what `Local` is, what `HiddenParallel` does between
+/// its two exchanges, and, in steps, what `StatePassing` does around its own.
+template <Scalar T, class Exec>
+class ConvScan {
  public:
-  WholeSequence(const Exec& exec, const SequenceOperatorConfig& config, const HeadPartition& partition,
-                std::int64_t batch, std::int64_t length);
+  ConvScan(const Exec& exec, const SequenceOperatorConfig& config, const HeadPartition& partition, std::int64_t batch,
+           std::int64_t length);
 
   void run(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
-           const WholeSequenceTensors<T, Exec>& tensors, const SequenceRuns& runs) const;
+           const ConvScanTensors<T, Exec>& tensors, const SequenceRuns& runs) const;
+
+  /// \name The steps of run()
+  /// \{
+  void convolve(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
+                const ConvScanTensors<T, Exec>& tensors, const SequenceRuns& runs) const;
+  /// After convolve(), which also prepares the parameters.
+  void scan(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
+            const ConvScanTensors<T, Exec>& tensors, const SequenceRuns& runs) const;
+  /// \}
+
+  /// What each of `runs` makes of the state that enters it. After convolve().
+  void summarize(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
+                 const ConvScanTensors<T, Exec>& tensors, const ConvScanMaps<T, Exec>& maps,
+                 const SequenceRuns& runs) const;
+  /// What each of `runs` makes of the gradient of the state that leaves it. After convolve().
+  void summarize_backward(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
+                          const ConvScanBackwardTensors<T, Exec>& tensors, const ConvScanMaps<T, Exec>& maps,
+                          const SequenceRuns& runs) const;
 
   /// Allocates what only a backward needs; nothing the second time.
   void prepare_backward(const Exec& exec);
@@ -72,7 +97,7 @@ class WholeSequence {
   /// After prepare_backward(). Adds the gradients of this rank's heads to the full ones.
   void run_backward(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
                     const SequenceOperatorGradients<T, Exec>& gradients,
-                    const WholeSequenceBackwardTensors<T, Exec>& tensors, const SequenceRuns& runs) const;
+                    const ConvScanBackwardTensors<T, Exec>& tensors, const SequenceRuns& runs) const;
 
   /// Bytes of `scratch` in run_backward(); also of an object that there is not yet.
   [[nodiscard]] std::size_t backward_scratch_bytes() const;
@@ -96,9 +121,6 @@ class WholeSequence {
   };
 
   void slice_parameters(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters) const;
-  void convolve(const Exec& exec, bool with_bias, const Tensor<const T***, Exec>& input,
-                const Tensor<const std::int64_t*, Exec>& map, const Tensor<T***, Exec>& conv_out,
-                const SequenceRuns& runs) const;
 
   SequenceOperatorConfig config_;
   HeadPartition partition_;
