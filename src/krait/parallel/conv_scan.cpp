@@ -212,8 +212,8 @@ void ConvScan<T, Exec>::summarize(const Exec& exec, const SequenceOperatorParame
   summary.A = A_;
   summary.dt_bias = slice(parameters.dt_bias, partition_.heads_begin(partition_.rank()), heads);
   summary.dt_map = tensors.map;
-  summary.E = maps.states;
-  summary.log_alpha = maps.log_alpha;
+  summary.own_states = maps.states;
+  summary.log_alphas = maps.log_alpha;
   ssd_scan_summarize(exec, *scan_, summary, runs);
 }
 
@@ -232,8 +232,8 @@ void ConvScan<T, Exec>::summarize_backward(const Exec& exec, const SequenceOpera
   summary.dt_map = tensors.map;
   summary.dout = blocks<const T, Exec>(tensors.dout, 0, heads, config_.head_dim);
   summary.out_map = tensors.map;
-  summary.E = maps.states;
-  summary.log_alpha = maps.log_alpha;
+  summary.own_gradients = maps.states;
+  summary.log_alphas = maps.log_alpha;
   ssd_scan_summarize_backward(exec, *scan_, summary, runs);
 }
 

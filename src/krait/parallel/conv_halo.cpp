@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include <krait/parallel/conv_halo.hpp>
+
+#include <algorithm>
+#include <map>
+
+#include <krait/comm/collectives.hpp>
+#include <krait/core/device_table.hpp>
+#include <krait/core/instantiate.hpp>
+
+namespace krait::impl {
+namespace {
+
+template <class Exec>
+using Range = Kokkos::RangePolicy<Exec, Kokkos::IndexType<std::int64_t>>;
+
+/// out(entry, row, channel) = input(row, position(entry), channel)
+template <Scalar T, class Exec>
+struct PackHalo {
+  Tensor<const T***, Exec> input;
+  Kokkos::View<const std::int64_t*, typename Exec::memory_space> positions;
+  Tensor<T*, Exec> out;
+  std::int64_t rows, channels;
+  KOKKOS_FUNCTION void operator()(std::int64_t i) const {
+    const std::int64_t channel = i % channels;
+    const std::int64_t row = i / channels % rows;
+    out(i) = input(row, positions(i / channels / rows), channel);
+  }
+};
+
+template <Scalar T, class Exec, class Entry>
+struct UnpackHalo {
+  Tensor<const T*, Exec> in;
+  Kokkos::View<const Entry*, typename Exec::memory_space> entries;
+  Kokkos::View<const std::int64_t*, typename Exec::memory_space> document_begins;
+  Tensor<T***, Exec> states;
+  std::int64_t rows, channels;
+  KOKKOS_FUNCTION void operator()(std::int64_t i) const {
+    const std::int64_t channel = i % channels;
+    const std::int64_t row = i / channels % rows;
+    const Entry entry = entries(i / channels / rows);
+    const std::int64_t slot = entry.slot + row;
+    states(slot, channel, entry.tap) = entry.token >= document_begins(slot) ? in(i) : T(0);
+  }
+};
+
+/// The other way: gradients of states, 0 where the state was not the token's input.
+template <class A, class Exec, class Entry>
+struct PackHaloGradients {
+  Tensor<const A***, Exec> dstates;
+  Kokkos::View<const Entry*, typename Exec::memory_space> entries;
+  Kokkos::View<const std::int64_t*, typename Exec::memory_space> document_begins;
+  Tensor<A*, Exec> out;
+  std::int64_t rows, channels;
+  KOKKOS_FUNCTION void operator()(std::int64_t i) const {
+    const std::int64_t channel = i % channels;
+    const std::int64_t row = i / channels % rows;
+    const Entry entry = entries(i / channels / rows);
+    const std::int64_t slot = entry.slot + row;
+    out(i) = entry.token >= document_begins(slot) ? dstates(slot, channel, entry.tap) : A(0);
+  }
+};
+
+template <Scalar T, class Exec>
+struct AddHaloGradients {
+  using A = accumulator_t<T>;
+  using Table = Kokkos::View<const std::int64_t*, typename Exec::memory_space>;
+  Tensor<const A*, Exec> in;
+  Table targets, begins, sources;
+  Tensor<T***, Exec> dinput;
+  std::int64_t rows, channels;
+  KOKKOS_FUNCTION void operator()(std::int64_t i) const {
+    const std::int64_t channel = i % channels;
+    const std::int64_t row = i / channels % rows;
+    const std::int64_t target = i / channels / rows;
+    A sum = static_cast<A>(dinput(row, targets(target), channel));
+    for (std::int64_t s = begins(target); s < begins(target + 1); ++s)
+      sum += in((sources(s) * rows + row) * channels + channel);
+    dinput(row, targets(target), channel) = static_cast<T>(sum);
+  }
+};
+
+}  // namespace
+
+template <Scalar T, class Exec>
+ConvHalo<T, Exec>::ConvHalo(const SegmentChain& chain, const SequenceLayout& layout, std::int64_t rows,
+                            std::int64_t channels, std::int64_t d_conv)
+    : rows_(rows),
+      channels_(channels),
+      taps_(d_conv - 1),
+      slots_(static_cast<std::int64_t>(chain.of(layout.rank()).size()) * rows),
+      send_counts_(static_cast<std::size_t>(layout.ranks())),
+      receive_counts_(send_counts_.size()) {
+  const int here = layout.rank();
+  std::vector<std::vector<std::int64_t>> sent(send_counts_.size());
+  std::vector<std::vector<Entry>> received(send_counts_.size());
+  std::vector<std::int64_t> slots(send_counts_.size());
+  const std::vector<Segment>& segments = chain.segments();
+  for (std::size_t s = 0; s < segments.size(); ++s) {
+    const auto reader = static_cast<std::size_t>(segments[s].owner);
+    std::size_t before = s;  // the segment that holds the token; they are met in descending order
+    for (std::int64_t back = 1; back <= std::min(taps_, segments[s].token); ++back) {
+      const std::int64_t token = segments[s].token - back;
+      while (segments[before].token > token) --before;
+      const auto holder = static_cast<std::size_t>(segments[before].owner);
+      if (segments[before].owner == here) sent[reader].push_back(segments[before].local + token - segments[before].token);
+      if (segments[s].owner == here)
+        received[holder].push_back({.slot = slots[reader], .tap = taps_ - back, .token = token});
+    }
+    slots[reader] += rows;
+  }
+
+  std::vector<std::int64_t> packed;
+  std::vector<Entry> arrived;
+  std::map<std::int64_t, std::vector<std::int64_t>> by_position;
+  for (std::size_t rank = 0; rank < sent.size(); ++rank) {
+    send_counts_[rank] = entry() * static_cast<std::int64_t>(sent[rank].size());
+    receive_counts_[rank] = entry() * static_cast<std::int64_t>(received[rank].size());
+    for (const std::int64_t position : sent[rank]) {
+      by_position[position].push_back(static_cast<std::int64_t>(packed.size()));
+      packed.push_back(position);
+    }
+    arrived.insert(arrived.end(), received[rank].begin(), received[rank].end());
+  }
+  std::vector<std::int64_t> targets, begins{0}, sources;
+  for (const auto& [position, places] : by_position) {
+    targets.push_back(position);
+    sources.insert(sources.end(), places.begin(), places.end());
+    begins.push_back(static_cast<std::int64_t>(sources.size()));
+  }
+  using Space = typename Exec::memory_space;
+  packed_ = upload_table<Space>("krait::ConvHalo::packed", packed);
+  arrived_ = upload_table<Space>("krait::ConvHalo::arrived", arrived);
+  targets_ = upload_table<Space>("krait::ConvHalo::targets", targets);
+  begins_ = upload_table<Space>("krait::ConvHalo::begins", begins);
+  sources_ = upload_table<Space>("krait::ConvHalo::sources", sources);
+}
+
+template <Scalar T, class Exec>
+Request ConvHalo<T, Exec>::send(const Exec& exec, const Communicator& context, const Tensor<const T***, Exec>& input,
+                                const Tensor<T*, Exec>& out, const Tensor<T*, Exec>& in) const {
+  Kokkos::parallel_for("krait::ConvHalo::pack", Range<Exec>(exec, 0, outgoing()),
+                       PackHalo<T, Exec>{input, packed_, out, rows_, channels_});
+  return comm::all_to_all_v(exec, context, out, send_counts_, in, receive_counts_);
+}
+
+template <Scalar T, class Exec>
+void ConvHalo<T, Exec>::unpack(const Exec& exec, const Tensor<const T*, Exec>& in, const Table& document_begins,
+                               const Tensor<T***, Exec>& states) const {
+  Kokkos::deep_copy(exec, states, T(0));  // before the sequence's beginning nothing arrives
+  Kokkos::parallel_for("krait::ConvHalo::unpack", Range<Exec>(exec, 0, incoming()),
+                       UnpackHalo<T, Exec, Entry>{in, arrived_, document_begins, states, rows_, channels_});
+}
+
+template <Scalar T, class Exec>
+Request ConvHalo<T, Exec>::send_back(const Exec& exec, const Communicator& context,
+                                     const Tensor<const A***, Exec>& dstates, const Table& document_begins,
+                                     const Tensor<A*, Exec>& out, const Tensor<A*, Exec>& in) const {
+  Kokkos::parallel_for("krait::ConvHalo::pack_gradients", Range<Exec>(exec, 0, incoming()),
+                       PackHaloGradients<A, Exec, Entry>{dstates, arrived_, document_begins, out, rows_, channels_});
+  return comm::all_to_all_v(exec, context, out, receive_counts_, in, send_counts_);
+}
+
+template <Scalar T, class Exec>
+void ConvHalo<T, Exec>::add(const Exec& exec, const Tensor<const A*, Exec>& in,
+                            const Tensor<T***, Exec>& dinput) const {
+  Kokkos::parallel_for(
+      "krait::ConvHalo::add", Range<Exec>(exec, 0, entry() * static_cast<std::int64_t>(targets_.extent(0))),
+      AddHaloGradients<T, Exec>{in, targets_, begins_, sources_, dinput, rows_, channels_});
+}
+
+#define KRAIT_INSTANTIATE(T, EXEC) template class ConvHalo<T, EXEC>;
+KRAIT_FOR_EACH_SCALAR_AND_SPACE(KRAIT_INSTANTIATE)
+
+}  // namespace krait::impl

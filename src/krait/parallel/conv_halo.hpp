@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+#include <Kokkos_Core.hpp>
+#include <cstdint>
+#include <vector>
+
+#include <krait/comm/communicator.hpp>
+#include <krait/comm/request.hpp>
+#include <krait/core/scalars.hpp>
+#include <krait/core/tensor.hpp>
+#include <krait/parallel/segment_chain.hpp>
+
+namespace krait::impl {
+
+/// The d_conv - 1 inputs before each segment, which the convolution's first windows reach into. They are fetched from
+/// the ranks that hold them, several if segments are short; their gradients go the way back and are added there.
+/// An entry is one token for one segment: (rows, channels) elements. Which entries travel follows from the layout
+/// alone; that a document begins among them is said by `document_begins`, per slot (segment, row).
+template <Scalar T, class Exec>
+class ConvHalo {
+ public:
+  using A = accumulator_t<T>;
+  using Table = Kokkos::View<const std::int64_t*, typename Exec::memory_space>;
+
+  ConvHalo(const SegmentChain& chain, const SequenceLayout& layout, std::int64_t rows, std::int64_t channels,
+           std::int64_t d_conv);
+
+  /// Elements that this rank sends forward and receives backward, and the other way round.
+  [[nodiscard]] std::int64_t outgoing() const { return entry() * static_cast<std::int64_t>(packed_.extent(0)); }
+  [[nodiscard]] std::int64_t incoming() const { return entry() * static_cast<std::int64_t>(arrived_.extent(0)); }
+  /// Elements of the states of this rank's slots.
+  [[nodiscard]] std::int64_t states() const { return slots_ * channels_ * taps_; }
+  [[nodiscard]] std::int64_t taps() const { return taps_; }
+
+  /// \param input  (rows, l, channels)
+  [[nodiscard]] Request send(const Exec& exec, const Communicator& context, const Tensor<const T***, Exec>& input,
+                             const Tensor<T*, Exec>& out, const Tensor<T*, Exec>& in) const;
+  /// \param in      what arrived
+  /// \param states  (slots, channels, d_conv - 1), overwritten: 0 before the document's beginning
+  void unpack(const Exec& exec, const Tensor<const T*, Exec>& in, const Table& document_begins,
+              const Tensor<T***, Exec>& states) const;
+
+  /// \param dstates  (slots or more, channels, d_conv - 1), gradients of the states
+  [[nodiscard]] Request send_back(const Exec& exec, const Communicator& context,
+                                  const Tensor<const A***, Exec>& dstates, const Table& document_begins,
+                                  const Tensor<A*, Exec>& out, const Tensor<A*, Exec>& in) const;
+  /// Adds what came back to the gradient of the inputs, in the chain's order.
+  /// \param dinput  (rows, l, channels)
+  void add(const Exec& exec, const Tensor<const A*, Exec>& in, const Tensor<T***, Exec>& dinput) const;
+
+ private:
+  struct Entry {
+    std::int64_t slot = 0;   ///< of the segment, in its first row
+    std::int64_t tap = 0;    ///< of the state, 0 is the oldest
+    std::int64_t token = 0;  ///< in the row
+  };
+
+  [[nodiscard]] std::int64_t entry() const { return rows_ * channels_; }
+
+  std::int64_t rows_, channels_, taps_, slots_;
+  std::vector<std::int64_t> send_counts_, receive_counts_;  ///< elements per rank
+  Kokkos::View<const std::int64_t*, typename Exec::memory_space> packed_;  ///< local position of each entry sent
+  Kokkos::View<const Entry*, typename Exec::memory_space> arrived_;        ///< of each entry received
+  /// Entries of outgoing messages by local position: those of targets_(i) are sources_[begins_(i), begins_(i + 1)).
+  Table targets_, begins_, sources_;
+};
+
+}  // namespace krait::impl
