@@ -103,7 +103,8 @@ ConvHalo<T, Exec>::ConvHalo(const SegmentChain& chain, const SequenceLayout& lay
       const std::int64_t token = segments[s].token - back;
       while (segments[before].token > token) --before;
       const auto holder = static_cast<std::size_t>(segments[before].owner);
-      if (segments[before].owner == here) sent[reader].push_back(segments[before].local + token - segments[before].token);
+      if (segments[before].owner == here)
+        sent[reader].push_back(segments[before].local + token - segments[before].token);
       if (segments[s].owner == here)
         received[holder].push_back({.slot = slots[reader], .tap = taps_ - back, .token = token});
     }
@@ -164,9 +165,9 @@ Request ConvHalo<T, Exec>::send_back(const Exec& exec, const Communicator& conte
 template <Scalar T, class Exec>
 void ConvHalo<T, Exec>::add(const Exec& exec, const Tensor<const A*, Exec>& in,
                             const Tensor<T***, Exec>& dinput) const {
-  Kokkos::parallel_for(
-      "krait::ConvHalo::add", Range<Exec>(exec, 0, entry() * static_cast<std::int64_t>(targets_.extent(0))),
-      AddHaloGradients<T, Exec>{in, targets_, begins_, sources_, dinput, rows_, channels_});
+  Kokkos::parallel_for("krait::ConvHalo::add",
+                       Range<Exec>(exec, 0, entry() * static_cast<std::int64_t>(targets_.extent(0))),
+                       AddHaloGradients<T, Exec>{in, targets_, begins_, sources_, dinput, rows_, channels_});
 }
 
 #define KRAIT_INSTANTIATE(T, EXEC) template class ConvHalo<T, EXEC>;

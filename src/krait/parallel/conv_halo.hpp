@@ -59,7 +59,7 @@ class ConvHalo {
   [[nodiscard]] std::int64_t entry() const { return rows_ * channels_; }
 
   std::int64_t rows_, channels_, taps_, slots_;
-  std::vector<std::int64_t> send_counts_, receive_counts_;  ///< elements per rank
+  std::vector<std::int64_t> send_counts_, receive_counts_;                 ///< elements per rank
   Kokkos::View<const std::int64_t*, typename Exec::memory_space> packed_;  ///< local position of each entry sent
   Kokkos::View<const Entry*, typename Exec::memory_space> arrived_;        ///< of each entry received
   /// Entries of outgoing messages by local position: those of targets_(i) are sources_[begins_(i), begins_(i + 1)).

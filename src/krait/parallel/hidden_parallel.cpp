@@ -7,8 +7,8 @@
 
 #include <krait/core/instantiate.hpp>
 #include <krait/layout/redistribution.hpp>
-#include <krait/parallel/operator_checks.hpp>
 #include <krait/parallel/conv_scan.hpp>
+#include <krait/parallel/operator_checks.hpp>
 
 namespace krait {
 namespace {

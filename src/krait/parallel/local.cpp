@@ -38,8 +38,7 @@ std::int64_t Local<T, Exec>::conv_elements(const SequenceLayout& layout, std::in
 }
 
 template <Scalar T, class Exec>
-impl::ConvScan<T, Exec>& Local<T, Exec>::plan_for(const Exec& exec, const SequenceLayout& layout,
-                                                       std::int64_t batch) {
+impl::ConvScan<T, Exec>& Local<T, Exec>::plan_for(const Exec& exec, const SequenceLayout& layout, std::int64_t batch) {
   if (!slot_.holds(layout, batch))
     slot_.set(layout, batch,
               std::make_unique<impl::ConvScan<T, Exec>>(exec, config_, partition(), batch, layout.length()));

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
+#include <krait/parallel/conv_scan.hpp>
 #include <krait/parallel/plan_slot.hpp>
 #include <krait/parallel/sequence_operator.hpp>
-#include <krait/parallel/conv_scan.hpp>
 
 namespace krait {
 

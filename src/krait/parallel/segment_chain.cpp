@@ -9,8 +9,7 @@ SegmentChain::SegmentChain(const SequenceLayout& layout) {
   for (int rank = 0; rank < layout.ranks(); ++rank)
     for (const Stretch& stretch : layout.stretches(rank))
       if (stretch.count > 0)
-        segments_.push_back(
-            {.token = stretch.token, .local = stretch.local, .count = stretch.count, .owner = rank});
+        segments_.push_back({.token = stretch.token, .local = stretch.local, .count = stretch.count, .owner = rank});
   std::sort(segments_.begin(), segments_.end(), [](const Segment& a, const Segment& b) { return a.token < b.token; });
   for (const Segment& segment : segments_) owners_.push_back(segment.owner);
 }

@@ -7,6 +7,7 @@
 #include <krait/core/instantiate.hpp>
 #include <krait/parallel/hidden_parallel.hpp>
 #include <krait/parallel/local.hpp>
+#include <krait/parallel/state_passing.hpp>
 
 namespace krait {
 
@@ -43,6 +44,11 @@ Strategy resolve(Strategy strategy, int ranks) {
   return ranks == 1 ? Strategy::local : Strategy::hidden_parallel;
 }
 
+StateExchange resolve(StateExchange exchange, int ranks) {
+  if (exchange != StateExchange::automatic) return exchange;
+  return ranks <= 8 ? StateExchange::all_gather : StateExchange::doubling;
+}
+
 void SequenceOperatorConfig::validate() const {
   static constexpr const char* name = "krait::SequenceOperatorConfig: ";
   // Widths are products of two of these; further products with lengths must not overflow either.
@@ -68,10 +74,9 @@ std::unique_ptr<SequenceOperator<T, Exec>> make_sequence_operator(Strategy strat
                                                                   const SequenceOperatorConfig& config) {
   KRAIT_REQUIRE(ConfigError, strategy != Strategy::automatic,
                 "krait::make_sequence_operator: the strategy is automatic, expected one from krait::resolve()");
-  KRAIT_REQUIRE(ConfigError, strategy != Strategy::state_passing,
-                "krait::make_sequence_operator: the strategy is state_passing, expected local or hidden_parallel");
   if (strategy == Strategy::local) return std::make_unique<Local<T, Exec>>(config);
-  return std::make_unique<HiddenParallel<T, Exec>>(config);
+  if (strategy == Strategy::hidden_parallel) return std::make_unique<HiddenParallel<T, Exec>>(config);
+  return std::make_unique<StatePassing<T, Exec>>(config);
 }
 
 #define KRAIT_INSTANTIATE(T, EXEC)                                                              \

@@ -37,6 +37,8 @@ struct SequenceOperatorConfig {
   /// Clamp of the step size after the softplus.
   std::pair<double, double> dt_limit = {0.0, std::numeric_limits<double>::infinity()};
   Divisibility divisibility = Divisibility::strict;
+  /// How Strategy::state_passing exchanges states; the others have none to exchange.
+  StateExchange state_exchange = StateExchange::automatic;
 
   [[nodiscard]] std::int64_t d_inner() const { return heads * head_dim; }
   /// Channels of the convolution: x, B and C.
@@ -175,5 +177,7 @@ std::unique_ptr<SequenceOperator<T, Exec>> make_sequence_operator(Strategy strat
 
 /// The strategy that `automatic` stands for with this many ranks; any other stands for itself.
 Strategy resolve(Strategy strategy, int ranks);
+/// The same for an exchange of states.
+StateExchange resolve(StateExchange exchange, int ranks);
 
 }  // namespace krait
