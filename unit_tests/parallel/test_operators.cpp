@@ -7,7 +7,7 @@
 #include <krait/core/error.hpp>
 #include <krait/parallel/sequence_operator.hpp>
 #include <limits>
-#include <parallel/sharded.hpp>
+#include <parallel/compare.hpp>
 #include <support/random_view.hpp>
 #include <support/view_values.hpp>
 
@@ -18,95 +18,43 @@ using namespace krait::test;  // NOLINT(google-build-using-namespace)
 using testing::HasSubstr;
 using testing::ThrowsMessage;
 
-template <Scalar T>
-struct Call {
-  SequenceOperatorConfig config;
-  Strategy strategy;
-  bool overwrite_input = false;
-
-  /// Runs a new operator on this rank's shard; returns its y.
-  [[nodiscard]] std::vector<double> run(const Communicator& context, const SequenceLayout& layout,
-                                        const DocumentMap& documents, const OperatorParameters<T>& parameters) const {
-    const auto op = make_sequence_operator<T>(strategy, config);
-    return run(*op, context, layout, documents, parameters);
-  }
-
-  [[nodiscard]] std::vector<double> run(SequenceOperator<T>& op, const Communicator& context,
-                                        const SequenceLayout& layout, const DocumentMap& documents,
-                                        const OperatorParameters<T>& parameters) const {
-    const Exec exec;
-    const std::int64_t rows = documents.rows();
-    const OperatorRoom room = overwrite_input ? op.room(context, layout, rows) : OperatorRoom();
-    const auto input = with_room<T>(
-        make_shard<T>(layout, rows, config.input_width(), normal_values(3, layout.length(), config.input_width())),
-        room.xBCdt);
-    const auto y = with_room<T>(poisoned_view<Array<T***>>(rows, layout.local_length(), config.d_inner()), room.y);
-    const Array<std::byte*> workspace("krait::test::workspace",
-                                      op.workspace_bytes(context, layout, rows, overwrite_input));
-    op.forward(exec, context, layout, documents, parameters.views(),
-               {.xBCdt = input.tensor, .y = y.tensor, .workspace = workspace, .room = room});
-    exec.fence("krait::test: forward is done");
-    return values_of(y.tensor);
-  }
-};
-
-/// Compares this rank's part of a split run with the one-rank run that it makes by itself.
-template <Scalar T>
-void compare_with_one_rank(const SequenceOperatorConfig& config, std::int64_t rows, std::int64_t length,
-                           const std::vector<std::int64_t>& cu, Decay decay) {
-  const auto world = Communicator::world(Exec());
-  const OperatorParameters<T> parameters(config, decay);
-  for (const bool with_documents : {false, true}) {
-    const auto documents = with_documents ? packed(rows, cu) : DocumentMap::whole_rows(rows, length);
-    const auto alone = SequenceLayout::contiguous(Place{}, length);
-    const auto whole_values = Call<T>{config, Strategy::local}.run(Communicator::self(), alone, documents, parameters);
-    const Array<double***> whole("krait::test::whole", static_cast<std::size_t>(rows), static_cast<std::size_t>(length),
-                                 static_cast<std::size_t>(config.d_inner()));
-    std::copy(whole_values.begin(), whole_values.end(), whole.data());
-    for (const auto& layout : all_layouts(world.place(), length, cu)) {
-      if (layout.kind() == SequenceLayout::Kind::zigzag_docs && !with_documents) continue;
-      for (const bool overwrite : {false, true}) {
-        const auto shard =
-            Call<T>{config, Strategy::hidden_parallel, overwrite}.run(world, layout, documents, parameters);
-        EXPECT_LE(relative_rms(shard, shard_of_whole(whole, layout)), split_tolerance<T>())
-            << layout.description() << ", rows " << rows << ", groups " << config.groups << ", packed "
-            << with_documents << ", overwrite " << overwrite << ", rank " << world.rank();
-      }
-    }
-  }
-}
-
 TEST(HiddenParallel, EqualsOneRankInEveryLayoutFloat) {
   const auto world = Communicator::world(Exec());
   for (const std::int64_t groups : {1, 2, 4, 8})
     for (const std::int64_t rows : {1, 3})
-      compare_with_one_rank<float>(small(8, groups, world), rows, 61, documents_of_61, Decay::initialised);
+      compare_with_one_rank<float>(Strategy::hidden_parallel, small(8, groups, world), rows, 61, documents_of_61,
+                                   Decay::initialised);
 }
 
 TEST(HiddenParallel, EqualsOneRankInEveryLayoutDouble) {
   const auto world = Communicator::world(Exec());
   for (const std::int64_t groups : {1, 2, 4, 8})
     for (const std::int64_t rows : {1, 3})
-      compare_with_one_rank<double>(small(8, groups, world), rows, 61, documents_of_61, Decay::slow);
+      compare_with_one_rank<double>(Strategy::hidden_parallel, small(8, groups, world), rows, 61, documents_of_61,
+                                    Decay::slow);
 }
 
 TEST(HiddenParallel, EqualsOneRankInHalfPrecision) {
   const auto world = Communicator::world(Exec());
-  compare_with_one_rank<bfloat16>(small(8, 2, world), 2, 61, documents_of_61, Decay::initialised);
-  compare_with_one_rank<float16>(small(8, 2, world), 2, 61, documents_of_61, Decay::initialised);
+  compare_with_one_rank<bfloat16>(Strategy::hidden_parallel, small(8, 2, world), 2, 61, documents_of_61,
+                                  Decay::initialised);
+  compare_with_one_rank<float16>(Strategy::hidden_parallel, small(8, 2, world), 2, 61, documents_of_61,
+                                 Decay::initialised);
 }
 
 TEST(HiddenParallel, UnevenHeadsAndGroups) {
   const auto world = Communicator::world(Exec());
-  compare_with_one_rank<double>(small(7, 7, world), 2, 61, documents_of_61, Decay::slow);
-  compare_with_one_rank<double>(small(9, 3, world), 1, 61, documents_of_61, Decay::slow);
-  compare_with_one_rank<double>(small(2, 1, world), 1, 61, documents_of_61, Decay::slow);  // ranks without heads
+  compare_with_one_rank<double>(Strategy::hidden_parallel, small(7, 7, world), 2, 61, documents_of_61, Decay::slow);
+  compare_with_one_rank<double>(Strategy::hidden_parallel, small(9, 3, world), 1, 61, documents_of_61, Decay::slow);
+  compare_with_one_rank<double>(Strategy::hidden_parallel, small(2, 1, world), 1, 61, documents_of_61,
+                                Decay::slow);  // ranks without heads
 }
 
 TEST(HiddenParallel, AnyLength) {
   const auto world = Communicator::world(Exec());
   for (const std::int64_t length : {1, 2, 3, 4, 7, 8, 9, 17})
-    compare_with_one_rank<double>(small(8, 4, world), 2, length, {0, length / 2, length}, Decay::slow);
+    compare_with_one_rank<double>(Strategy::hidden_parallel, small(8, 4, world), 2, length, {0, length / 2, length},
+                                  Decay::slow);
 }
 
 TEST(HiddenParallel, PaddingIsInert) {

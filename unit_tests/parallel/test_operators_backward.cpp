@@ -7,7 +7,7 @@
 #include <krait/core/error.hpp>
 #include <krait/parallel/sequence_operator.hpp>
 #include <limits>
-#include <parallel/backward_call.hpp>
+#include <parallel/compare.hpp>
 #include <support/random_view.hpp>
 
 namespace {
@@ -17,86 +17,43 @@ using namespace krait::test;  // NOLINT(google-build-using-namespace)
 using testing::HasSubstr;
 using testing::ThrowsMessage;
 
-/// The gradients of one rank, as Local has them; made by every rank.
-template <Scalar T>
-class OneRank {
- public:
-  OneRank(const SequenceOperatorConfig& config, const DocumentMap& documents, const OperatorParameters<T>& parameters)
-      : gradients_(BackwardCall<T>{config, Strategy::local}.run(Communicator::self(),
-                                                                SequenceLayout::contiguous(Place{}, documents.length()),
-                                                                documents, parameters.views())),
-        whole_("krait::test::whole", static_cast<std::size_t>(documents.rows()),
-               static_cast<std::size_t>(documents.length()), static_cast<std::size_t>(config.input_width())) {
-    std::copy(gradients_.dxBCdt.begin(), gradients_.dxBCdt.end(), whole_.data());
-  }
-
-  void expect(const Gradients& got, const SequenceLayout& layout, const std::string& what) const {
-    EXPECT_LE(relative_rms(got.dxBCdt, shard_of_whole(whole_, layout)), split_tolerance<T>())
-        << layout.description() << ", " << what;
-    EXPECT_TRUE(gradients_close(got.parameters, gradients_.parameters, split_tolerance<T>()))
-        << layout.description() << ", " << what;
-  }
-
- private:
-  Gradients gradients_;
-  Array<double***> whole_;
-};
-
-/// Compares this rank's part of a split run with the one-rank run that it makes by itself. What was saved must not
-/// change a bit.
-template <Scalar T>
-void compare_with_one_rank(const SequenceOperatorConfig& config, std::int64_t rows, std::int64_t length,
-                           const std::vector<std::int64_t>& cu, Decay decay) {
-  const auto world = Communicator::world(Exec());
-  const OperatorParameters<T> parameters(config, decay);
-  int number = 0;
-  for (const bool with_documents : {false, true}) {
-    const auto documents = with_documents ? packed(rows, cu) : DocumentMap::whole_rows(rows, length);
-    const OneRank<T> one_rank(config, documents, parameters);
-    for (const auto& layout : all_layouts(world.place(), length, cu)) {
-      if (layout.kind() == SequenceLayout::Kind::zigzag_docs && !with_documents) continue;
-      const bool overwrite = number++ % 2 == 0;
-      const auto lean = BackwardCall<T>{config, Strategy::hidden_parallel, Saving::lean, overwrite}.run(
-          world, layout, documents, parameters.views());
-      one_rank.expect(lean, layout,
-                      "rows " + std::to_string(rows) + ", groups " + std::to_string(config.groups) + ", packed " +
-                          std::to_string(with_documents) + ", overwrite " + std::to_string(overwrite));
-      const auto full = BackwardCall<T>{config, Strategy::hidden_parallel, Saving::full, !overwrite}.run(
-          world, layout, documents, parameters.views());
-      EXPECT_TRUE(full == lean) << layout.description();
-    }
-  }
-}
-
 TEST(HiddenParallelBackward, EqualsOneRankInEveryLayoutFloat) {
   const auto world = Communicator::world(Exec());
   for (const std::int64_t groups : {1, 2, 4, 8})
-    compare_with_one_rank<float>(small(8, groups, world), groups == 2 ? 3 : 1, 61, documents_of_61, Decay::initialised);
+    compare_backward_with_one_rank<float>(Strategy::hidden_parallel, small(8, groups, world), groups == 2 ? 3 : 1, 61,
+                                          documents_of_61, Decay::initialised);
 }
 
 TEST(HiddenParallelBackward, EqualsOneRankInEveryLayoutDouble) {
   const auto world = Communicator::world(Exec());
   for (const std::int64_t groups : {1, 2, 4, 8})
-    compare_with_one_rank<double>(small(8, groups, world), groups == 4 ? 3 : 1, 61, documents_of_61, Decay::slow);
+    compare_backward_with_one_rank<double>(Strategy::hidden_parallel, small(8, groups, world), groups == 4 ? 3 : 1, 61,
+                                           documents_of_61, Decay::slow);
 }
 
 TEST(HiddenParallelBackward, EqualsOneRankInHalfPrecision) {
   const auto world = Communicator::world(Exec());
-  compare_with_one_rank<bfloat16>(small(8, 2, world), 1, 61, documents_of_61, Decay::initialised);
-  compare_with_one_rank<float16>(small(8, 2, world), 1, 61, documents_of_61, Decay::initialised);
+  compare_backward_with_one_rank<bfloat16>(Strategy::hidden_parallel, small(8, 2, world), 1, 61, documents_of_61,
+                                           Decay::initialised);
+  compare_backward_with_one_rank<float16>(Strategy::hidden_parallel, small(8, 2, world), 1, 61, documents_of_61,
+                                          Decay::initialised);
 }
 
 TEST(HiddenParallelBackward, UnevenHeadsAndGroups) {
   const auto world = Communicator::world(Exec());
-  compare_with_one_rank<double>(small(7, 7, world), 2, 61, documents_of_61, Decay::slow);
-  compare_with_one_rank<double>(small(9, 3, world), 1, 61, documents_of_61, Decay::slow);
-  compare_with_one_rank<double>(small(2, 1, world), 1, 61, documents_of_61, Decay::slow);  // ranks without heads
+  compare_backward_with_one_rank<double>(Strategy::hidden_parallel, small(7, 7, world), 2, 61, documents_of_61,
+                                         Decay::slow);
+  compare_backward_with_one_rank<double>(Strategy::hidden_parallel, small(9, 3, world), 1, 61, documents_of_61,
+                                         Decay::slow);
+  compare_backward_with_one_rank<double>(Strategy::hidden_parallel, small(2, 1, world), 1, 61, documents_of_61,
+                                         Decay::slow);  // ranks without heads
 }
 
 TEST(HiddenParallelBackward, AnyLength) {
   const auto world = Communicator::world(Exec());
   for (const std::int64_t length : {1, 2, 3, 4, 7, 9, 17})
-    compare_with_one_rank<double>(small(8, 4, world), 2, length, {0, length / 2, length}, Decay::slow);
+    compare_backward_with_one_rank<double>(Strategy::hidden_parallel, small(8, 4, world), 2, length,
+                                           {0, length / 2, length}, Decay::slow);
 }
 
 TEST(LocalBackward, TokensInAnyOrderAndBothSavingModes) {

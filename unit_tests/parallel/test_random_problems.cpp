@@ -126,6 +126,8 @@ SequenceOperatorConfig draw_config(Dice& dice, int ranks) {
   }
   const bool divides = config.heads % ranks == 0 && (config.groups % ranks == 0 || ranks % config.groups == 0);
   if (!divides || dice.once_in(2)) config.divisibility = Divisibility::uneven;
+  config.state_exchange = std::array{StateExchange::automatic, StateExchange::all_gather, StateExchange::doubling,
+                                     StateExchange::chain}[static_cast<std::size_t>(dice(0, 3))];
   return config;
 }
 
@@ -282,7 +284,8 @@ struct Problem {
     std::ostringstream text;
     text << layout.description() << ", rows " << rows << ", documents " << documents.documents() << ", heads "
          << config.heads << ", head_dim " << config.head_dim << ", groups " << config.groups << ", d_state "
-         << config.d_state << ", d_conv " << config.d_conv << ", chunk_size " << config.chunk_size;
+         << config.d_state << ", d_conv " << config.d_conv << ", chunk_size " << config.chunk_size << ", exchange "
+         << name_of(config.state_exchange);
     return text.str();
   }
 };
@@ -315,6 +318,8 @@ void check_problem(std::uint64_t seed, double tolerance, double gradient_toleran
   };
   check(Strategy::hidden_parallel, world, problem.layout, false, Saving::lean);
   check(Strategy::hidden_parallel, world, problem.layout, true, problem.dice.once_in(2) ? Saving::lean : Saving::full);
+  check(Strategy::state_passing, world, problem.layout, problem.dice.once_in(2),
+        problem.dice.once_in(2) ? Saving::lean : Saving::full);
   const bool in_order = problem.layout.kind() == SequenceLayout::Kind::zigzag_docs || problem.dice.once_in(2);
   const auto alone = in_order ? SequenceLayout::contiguous(Place{}, problem.layout.length())
                               : draw_explicit(problem.dice, Place{}, problem.layout.length());
