@@ -70,6 +70,7 @@ void Communicator::barrier() const {
   const impl::CommRegion region(*state_, CommOperation::barrier, true);
   impl::begin(*state_, CommOperation::barrier);
   const auto messages = state_->backend->barrier();
+  const impl::WaitTimer timer(*state_, CommOperation::barrier);
   state_->progress->run(nullptr, [&] { return messages->test(); }, [&] { messages->wait(); });
 }
 

@@ -2,7 +2,8 @@
 #pragma once
 
 /// \file
-/// What a communicator has moved so far, per operation. Counted when an operation starts, on this rank.
+/// What a communicator has moved so far, per operation, counted when a message starts, and how long it was waited for.
+/// On this rank.
 
 #include <array>
 #include <cstddef>
@@ -23,9 +24,10 @@ enum class CommOperation {
   all_reduce,
   reduce_scatter,
   broadcast,
+  exclusive_scan,
   barrier
 };
-inline constexpr std::size_t comm_operations = 11;
+inline constexpr std::size_t comm_operations = 12;
 
 /// "send", "all_to_all_v", ...
 const char* name(CommOperation operation);
@@ -38,9 +40,14 @@ struct OperationCounters {
   std::int64_t bytes_sent = 0;
   std::int64_t messages_received = 0;
   std::int64_t bytes_received = 0;
+  /// Wall-clock time that the host spent in waits (Request::wait(), wait_on() and destructors, barrier()) before
+  /// everything had arrived, with the steps of this and other operations that were taken meanwhile. Not the time in
+  /// which work on the device is waited for.
+  double seconds_waited = 0;
 
   OperationCounters& operator+=(const OperationCounters& other);
-  friend bool operator==(const OperationCounters&, const OperationCounters&) = default;
+  /// Of what was counted; times are never the same.
+  friend bool operator==(const OperationCounters& a, const OperationCounters& b);
 };
 
 /// Counters of every operation of one communicator.

@@ -48,7 +48,7 @@ std::string comm_label(const CommState& state, CommOperation operation, bool on_
 
 Exchange::Exchange(CommState& state, CommOperation operation, int tag, std::shared_ptr<const Endpoints> ends,
                    Parts sends, Parts receives)
-    : ends_(std::move(ends)), messages_(state.backend->open(tag, state.limits.message_bytes)) {
+    : operation_(operation), ends_(std::move(ends)), messages_(state.backend->open(tag, state.limits.message_bytes)) {
   const auto is_empty = [](const Part& part) { return part.bytes == 0; };
   std::erase_if(sends, is_empty);
   std::erase_if(receives, is_empty);

@@ -48,6 +48,7 @@ class Exchange {
   void wait() { messages_->wait(); }
   bool abandon() noexcept { return messages_->abandon(); }
 
+  [[nodiscard]] CommOperation operation() const { return operation_; }
   [[nodiscard]] const Endpoints& ends() const { return *ends_; }
   /// Whether a copy was enqueued, so that only the instance knows when all is there.
   [[nodiscard]] bool enqueued() const { return enqueued_; }
@@ -65,6 +66,7 @@ class Exchange {
   void post_receives(const Parts& parts, std::byte* data, int rank);
   void post_sends(const Parts& parts, const std::byte* data, int rank);
 
+  CommOperation operation_;
   std::shared_ptr<const Endpoints> ends_;
   std::vector<Stretch> copies_back_;
   std::optional<Lease<StagingSpace>> send_buffer_;
@@ -74,13 +76,18 @@ class Exchange {
   bool finished_ = false;
 };
 
+/// Whose memory the kernels of later stages use: buffers that return to a pool with the request, or memory that the
+/// caller keeps.
+enum class StageMemory { pool, caller };
+
 /// What a Request owns: one exchange after the other.
 class RequestState {
  public:
   /// Runs when the exchange before it has finished; may return the next one, or nothing.
   using Stage = std::function<std::unique_ptr<Exchange>()>;
 
-  RequestState(std::shared_ptr<CommState> comm, std::unique_ptr<Exchange> first, std::vector<Stage> next = {});
+  RequestState(std::shared_ptr<CommState> comm, std::unique_ptr<Exchange> first, std::vector<Stage> next = {},
+               StageMemory memory = StageMemory::pool);
   RequestState(const RequestState&) = delete;
   RequestState& operator=(const RequestState&) = delete;
   ~RequestState();
@@ -90,10 +97,7 @@ class RequestState {
   [[nodiscard]] bool finished() const { return finished_; }
 
   /// Waits, and throws what failed.
-  void wait() {
-    comm_->progress->run(this, [this] { return advance(); }, [this] { block(); });
-    if (failure_) std::rethrow_exception(failure_);
-  }
+  void wait();
   /// After a wait: the fence that a reader needs before it uses what was received.
   /// \param space, reader  type and address of the instance that will read, or null for anybody
   void settle(const std::type_info* space, const void* reader) const;
@@ -112,6 +116,7 @@ class RequestState {
   std::shared_ptr<CommState> comm_;
   std::vector<std::unique_ptr<Exchange>> exchanges_;  ///< started ones; the last is under way
   std::vector<Stage> next_;
+  StageMemory memory_;
   std::size_t stages_done_ = 0;
   std::exception_ptr failure_;
   bool finished_ = false;

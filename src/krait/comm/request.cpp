@@ -12,8 +12,12 @@
 namespace krait {
 namespace impl {
 
-RequestState::RequestState(std::shared_ptr<CommState> comm, std::unique_ptr<Exchange> first, std::vector<Stage> next)
-    : comm_(std::move(comm)), next_(std::move(next)), exceptions_at_start_(std::uncaught_exceptions()) {
+RequestState::RequestState(std::shared_ptr<CommState> comm, std::unique_ptr<Exchange> first, std::vector<Stage> next,
+                           StageMemory memory)
+    : comm_(std::move(comm)),
+      next_(std::move(next)),
+      memory_(memory),
+      exceptions_at_start_(std::uncaught_exceptions()) {
   exchanges_.push_back(std::move(first));
   if (!next_.empty()) comm_->progress->add(this);
 }
@@ -49,10 +53,18 @@ void RequestState::block() noexcept {
   guarded([this] { exchanges_.back()->wait(); });
 }
 
+void RequestState::wait() {
+  if (!advance()) {
+    const WaitTimer timer(*comm_, exchanges_.front()->operation());
+    comm_->progress->run(this, [this] { return advance(); }, [this] { block(); });
+  }
+  if (failure_) std::rethrow_exception(failure_);
+}
+
 void RequestState::settle(const std::type_info* space, const void* reader) const {
-  // Kernels of later stages and copies back read buffers that now return to their pool.
-  bool fence = !next_.empty();
-  bool enqueued = false;
+  // Kernels of later stages and copies back may read buffers that now return to their pool.
+  bool fence = !next_.empty() && memory_ == StageMemory::pool;
+  bool enqueued = !next_.empty();
   for (const auto& exchange : exchanges_) {
     fence = fence || exchange->reads_buffer();
     enqueued = enqueued || exchange->enqueued();

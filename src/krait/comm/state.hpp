@@ -4,6 +4,7 @@
 /// \file
 /// What the copies of a communicator share.
 
+#include <chrono>
 #include <cstdint>
 #include <exception>
 #include <limits>
@@ -77,7 +78,22 @@ struct CommState {
   /// The failure of a request that nobody waited for; the next operation throws it.
   std::exception_ptr lost_failure;
 
+  /// A tag for a collective operation.
   int next_tag() { return user_tags + static_cast<int>(tags_used++ % user_tags); }
+};
+
+/// Counts the time until its end as waiting for an operation.
+class WaitTimer {
+ public:
+  WaitTimer(CommState& state, CommOperation operation) : seconds_(state.counters[operation].seconds_waited) {}
+  WaitTimer(const WaitTimer&) = delete;
+  WaitTimer& operator=(const WaitTimer&) = delete;
+  ~WaitTimer() { seconds_ += std::chrono::duration<double>(Clock::now() - begin_).count(); }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  double& seconds_;
+  Clock::time_point begin_ = Clock::now();
 };
 
 }  // namespace krait::impl

@@ -59,23 +59,24 @@ struct StateArrival {
   Request request;
 };
 
+template <class V, class Exec>
+class StateExchangeForm;
+
 /// Plan of an exchange for one chain, one direction and one shape. Who sends what to whom follows from the chain alone,
 /// never from data or documents. A rank may have any number of segments; its segments are numbered in order of tokens,
 /// in both directions. Immutable; after the first call nothing is allocated on the device.
 /// \tparam V  scalar of states: float or double
-template <class V, class Exec = Kokkos::DefaultExecutionSpace>
+template <class V, class Exec>
 class StateExchangePlan {
  public:
   /// \param form    not automatic
   /// \param owners  rank that owns segment 0, 1, ... of the chain, in order of tokens; equal on all ranks
   /// \throws ConfigError for the form automatic, an owner that does not exist, or chain_heads below 0
   /// \throws ShapeError for negative extents
-  StateExchangePlan(StateExchange form, std::vector<int> owners, const Place& place, ChainDirection direction,
+  StateExchangePlan(StateExchange form, const std::vector<int>& owners, const Place& place, ChainDirection direction,
                     const StateMapShape& shape);
-  ~StateExchangePlan();
-  StateExchangePlan(StateExchangePlan&&) noexcept;
-  StateExchangePlan& operator=(StateExchangePlan&&) noexcept;
 
+  /// Segments of this rank.
   [[nodiscard]] std::int64_t local_segments() const;
   [[nodiscard]] std::size_t workspace_bytes() const;
 
@@ -95,11 +96,9 @@ class StateExchangePlan {
                                            const Tensor<const V**, Exec>& maps,
                                            const Tensor<std::byte*, Exec>& workspace) const;
 
-  /// An exchange of one form; see state_exchange_forms.hpp.
-  class Form;
-
  private:
-  std::shared_ptr<const Form> form_;
+  Place place_;
+  std::shared_ptr<const StateExchangeForm<V, Exec>> form_;
 };
 
 }  // namespace krait::impl
