@@ -168,6 +168,7 @@ void ConvScan<T, Exec>::convolve(const Exec& exec, const SequenceOperatorParamet
   convolution.weight = conv_weight_;
   if (!is_absent(parameters.conv_bias)) convolution.bias = conv_bias_;
   convolution.initial_states = tensors.conv_states;
+  convolution.final_states = tensors.final_conv_states;
   convolution.out = tensors.conv_out;
   convolution.activation = config_.activation;
   convolution.x_map = tensors.map;
@@ -192,6 +193,7 @@ void ConvScan<T, Exec>::scan(const Exec& exec, const SequenceOperatorParameters<
   scan.D_per_channel = slice(parameters.D_per_channel, first, heads);
   scan.dt_bias = slice(parameters.dt_bias, first, heads);
   scan.initial_states = tensors.states;
+  scan.final_states = tensors.final_states;
   scan.out = blocks<T, Exec>(tensors.out, 0, heads, config_.head_dim);
   scan.dt_map = tensors.map;
   scan.out_map = tensors.map;
@@ -303,7 +305,8 @@ void ConvScan<T, Exec>::run_backward(const Exec& exec, const SequenceOperatorPar
   scan.dt_map = tensors.map;
   scan.out_map = tensors.map;
   scan.initial_states = tensors.states;
-  scan.dfinal_states = tensors.dstates;
+  scan.dfinal_states = tensors.dfinal_states;
+  scan.dinitial_states = tensors.dstates;
   scan.dout = blocks<const T, Exec>(tensors.dout, 0, heads, config_.head_dim);
   scan.dx = blocks<T, Exec>(tensors.dconv_out, 0, heads, config_.head_dim);
   scan.dB = blocks<T, Exec>(tensors.dconv_out, inner, partition_.groups(), config_.d_state);
@@ -323,6 +326,7 @@ void ConvScan<T, Exec>::run_backward(const Exec& exec, const SequenceOperatorPar
   convolution.activation = config_.activation;
   convolution.x_map = tensors.map;
   convolution.initial_states = tensors.conv_states;
+  convolution.dfinal_states = tensors.dfinal_conv_states;
   convolution.dinitial_states = tensors.dconv_states;
   convolution.dout = tensors.dconv_out;
   convolution.dx = columns(tensors.dinput, 0, channels);

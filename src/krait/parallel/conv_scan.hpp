@@ -28,12 +28,19 @@ Tensor<const std::int64_t*, Exec> map_of(const SequenceLayout& layout) {
 /// order: token t at place map(t) of (b, places, columns); nothing is moved to sort them. n = runs.states().
 template <Scalar T, class Exec>
 struct ConvScanTensors {
-  Tensor<const T***, Exec> input;            ///< (b, places, x | B | C | dt)
-  Tensor<const std::int64_t*, Exec> map;     ///< (L), absent when places are tokens
-  Tensor<T***, Exec> conv_out;               ///< (b, L, x | B | C), overwritten, in order of tokens
-  Tensor<T***, Exec> out;                    ///< (b, places, d_inner), overwritten; may not overlap the others
-  MixedTensor<T, 3, Exec> conv_states = {};  ///< (n, channels, d_conv - 1) inputs before each run; zero if absent
-  MixedTensor<T, 4, Exec> states = {};       ///< (n, heads, head_dim, d_state) that enter each run; zero if absent
+  Tensor<const T***, Exec> input;         ///< (b, places, x | B | C | dt)
+  Tensor<const std::int64_t*, Exec> map;  ///< (L), absent when places are tokens
+  Tensor<T***, Exec> conv_out;            ///< (b, L, x | B | C), overwritten, in order of tokens
+  Tensor<T***, Exec> out;                 ///< (b, places, d_inner), overwritten; may not overlap the others
+  /// \name States at the ends of runs, all optional
+  /// \{
+  MixedTensor<T, 3, Exec> conv_states = {};   ///< (n, channels, d_conv - 1) inputs before each run; zero if absent
+  MixedTensor<T, 4, Exec> states = {};        ///< (n, heads, head_dim, d_state) that enter; zero if absent
+  Tensor<T***, Exec> final_conv_states = {};  ///< like conv_states, behind each run; overwritten
+  Tensor<accumulator_t<T>****, Exec> final_states = {};  ///< like states, that leave; overwritten
+  /// \}
+};  ///< (n, channels, d_conv - 1) inputs before each run; zero if absent
+MixedTensor<T, 4, Exec> states = {};  ///< (n, heads, head_dim, d_state) that enter each run; zero if absent
 };
 
 /// The same of ConvScan::run_backward() and its steps.
@@ -48,12 +55,22 @@ struct ConvScanBackwardTensors {
   /// (b, places, x | B | C | dt), overwritten. Its columns x | B | C may be those of conv_memory: these are dead when
   /// those are written.
   Tensor<T***, Exec> dinput;
-  Tensor<std::byte*, Exec> scratch;                     ///< backward_scratch_bytes()
-  MixedTensor<T, 3, Exec> conv_states = {};             ///< as in run()
-  MixedTensor<T, 4, Exec> states = {};                  ///< as in run()
-  MixedTensor<T, 4, Exec> dstates = {};                 ///< (n, heads, head_dim, d_state), of what leaves each run
-  Tensor<accumulator_t<T>***, Exec> dconv_states = {};  ///< (n, channels, d_conv - 1), optional, overwritten
-};
+  Tensor<std::byte*, Exec> scratch;  ///< backward_scratch_bytes()
+  /// \name States at the ends of runs, and their gradients, all optional
+  /// \{
+  MixedTensor<T, 3, Exec> conv_states = {};         ///< as in run()
+  MixedTensor<T, 4, Exec> states = {};              ///< as in run()
+  MixedTensor<T, 3, Exec> dfinal_conv_states = {};  ///< gradients of the final states; zero if absent
+  MixedTensor<T, 4, Exec> dfinal_states = {};
+  Tensor<accumulator_t<T>***, Exec> dconv_states = {};  ///< gradients of the initial states, overwritten
+  Tensor<accumulator_t<T>****, Exec> dstates = {};
+  /// \}
+};  ///< as in run()
+MixedTensor<T, 4, Exec> states = {};                  ///< as in run()
+MixedTensor<T, 4, Exec> dstates = {};                 ///< (n, heads, head_dim, d_state), of what leaves each run
+Tensor<accumulator_t<T>***, Exec> dconv_states = {};  ///< (n, channels, d_conv - 1), optional, overwritten
+}
+;
 
 /// Maps of segments, as ssd_scan_summarize() writes them; m of them.
 template <Scalar T, class Exec>

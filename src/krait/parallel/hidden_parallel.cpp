@@ -8,6 +8,7 @@
 #include <krait/core/instantiate.hpp>
 #include <krait/layout/redistribution.hpp>
 #include <krait/parallel/conv_scan.hpp>
+#include <krait/parallel/head_states.hpp>
 #include <krait/parallel/operator_checks.hpp>
 
 namespace krait {
@@ -142,10 +143,12 @@ struct HiddenParallel<T, Exec>::BackwardBlocks {
 template <Scalar T, class Exec>
 struct HiddenParallel<T, Exec>::Plan : Exchanges {
   impl::ConvScan<T, Exec> whole;
+  impl::HeadStates<T, Exec> states;
 
   Plan(const Exec& exec, const SequenceOperatorConfig& config, const SequenceLayout& layout, std::int64_t batch)
       : Exchanges(partition_of(config, layout.place()), layout, batch),
-        whole(exec, config, this->partition, batch, layout.length()) {}
+        whole(exec, config, this->partition, batch, layout.length()),
+        states(this->partition, config.d_conv) {}
 };
 
 template <Scalar T, class Exec>
@@ -232,7 +235,10 @@ void HiddenParallel<T, Exec>::forward(const Exec& exec, const Communicator& cont
     impl::check_operator_call(function, config_, context, layout, documents, parameters, arguments,
                               workspace_bytes(context, layout, batch, in_place), room(context, layout, batch),
                               saved_bytes(context, layout, batch, arguments.saving));
-    plan_for(exec, layout, batch);  // here, so that a rank that cannot have one does not leave the others waiting
+    // Here, so that a rank that cannot have a plan, or its memory, does not leave the others waiting.
+    Plan& plan = plan_for(exec, layout, batch);
+    if (!is_absent(arguments.initial.conv) || !is_absent(arguments.final.conv))
+      plan.states.reserve(exec, documents.documents());
   });
   const Plan& plan = slot_.plan();
 
@@ -251,12 +257,25 @@ void HiddenParallel<T, Exec>::forward(const Exec& exec, const Communicator& cont
   entered.request.wait_on(exec);
 
   const auto leaving = flat<T, Exec>(y_out, plan.leave.heads_buffer_size());
-  plan.whole.run(exec, parameters,
-                 {.input = entered.heads,
-                  .map = impl::map_of<Exec>(layout),
-                  .conv_out = conv_tensor<T, Exec>(conv_out, plan.enter, plan.partition),
-                  .out = plan.leave.leave_target(arguments.y, leaving)},
-                 documents.runs());
+  impl::ConvScanTensors<T, Exec> tensors;
+  tensors.input = entered.heads;
+  tensors.map = impl::map_of<Exec>(layout);
+  tensors.conv_out = conv_tensor<T, Exec>(conv_out, plan.enter, plan.partition);
+  tensors.out = plan.leave.leave_target(arguments.y, leaving);
+  const std::int64_t states = documents.documents();
+  if (!is_absent(arguments.initial.conv)) {
+    const auto initial = plan.states.template first<accumulator_t<T>>(states);
+    plan.states.gather(exec, arguments.initial.conv, initial);
+    tensors.conv_states = initial;
+  }
+  tensors.states = plan.states.heads(arguments.initial.ssm);
+  if (!is_absent(arguments.final.conv)) tensors.final_conv_states = plan.states.template second<T>(states);
+  if (!is_absent(arguments.final.ssm)) {
+    Kokkos::deep_copy(exec, arguments.final.ssm, accumulator_t<T>(0));
+    tensors.final_states = plan.states.heads(arguments.final.ssm);
+  }
+  plan.whole.run(exec, parameters, tensors, documents.runs());
+  if (!is_absent(arguments.final.conv)) plan.states.put(exec, tensors.final_conv_states, arguments.final.conv);
 
   if (plan.leave.passthrough()) return;
   const auto home = flat<T, Exec>(keep ? exchange : block, plan.leave.sequence_buffer_size());
@@ -275,13 +294,17 @@ void HiddenParallel<T, Exec>::backward(const Exec& exec, const Communicator& con
   const std::int64_t batch = documents.rows();
   const bool in_place = arguments.room > 0;
   const bool lean = arguments.saving == Saving::lean;
+  const bool uses_conv_states =
+      !is_absent(arguments.initial.conv) || !is_absent(arguments.dfinal.conv) || !is_absent(arguments.dinitial.conv);
   agreed_(context, function.c_str(), layout, documents, [&] {
     layout.require_match(function, context.place());
     const BackwardBlocks blocks = backward_blocks_for(context, layout, batch, arguments.saving);
     impl::check_operator_backward(function, config_, context, layout, documents, parameters, gradients, arguments,
                                   blocks.of_workspace(in_place), blocks.arrival,
                                   saved_bytes(context, layout, batch, arguments.saving));
-    plan_for(exec, layout, batch).whole.prepare_backward(exec);
+    Plan& plan = plan_for(exec, layout, batch);
+    plan.whole.prepare_backward(exec);
+    if (uses_conv_states) plan.states.reserve(exec, documents.documents());
   });
   const Plan& plan = slot_.plan();
 
@@ -324,7 +347,28 @@ void HiddenParallel<T, Exec>::backward(const Exec& exec, const Communicator& con
   tensors.scratch = make_tensor<std::byte*, Exec, 1>(
       arguments.workspace.data() + static_cast<std::size_t>(blocks.elements(in_place)) * sizeof(T),
       {static_cast<std::int64_t>(blocks.scratch_bytes)});
+  using A = accumulator_t<T>;
+  const std::int64_t states = documents.documents();
+  if (!is_absent(arguments.initial.conv)) {
+    const auto initial = plan.states.template first<A>(states);
+    plan.states.gather(exec, arguments.initial.conv, initial);
+    tensors.conv_states = initial;
+  }
+  tensors.states = plan.states.heads(arguments.initial.ssm);
+  if (!is_absent(arguments.dfinal.conv)) {
+    const auto dfinal = plan.states.template second<A>(states);
+    plan.states.gather(exec, arguments.dfinal.conv, dfinal);
+    tensors.dfinal_conv_states = dfinal;
+  }
+  tensors.dfinal_states = plan.states.heads(arguments.dfinal.ssm);
+  if (!is_absent(arguments.dinitial.conv)) tensors.dconv_states = plan.states.template third<A>(states);
+  if (!is_absent(arguments.dinitial.ssm)) {
+    Kokkos::deep_copy(exec, arguments.dinitial.ssm, A(0));
+    tensors.dstates = plan.states.heads(arguments.dinitial.ssm);
+  }
   plan.whole.run_backward(exec, parameters, gradients, tensors, documents.runs());
+  if (!is_absent(arguments.dinitial.conv))
+    plan.states.put_gradients(exec, tensors.dconv_states, arguments.dinitial.conv);
 
   if (plan.enter.passthrough()) return;
   const auto home = flat<T, Exec>(arrival, plan.enter.sequence_buffer_size());

@@ -83,7 +83,11 @@ void Local<T, Exec>::forward(const Exec& exec, const Communicator& context, cons
             .map = impl::map_of<Exec>(layout),
             .conv_out = make_tensor<T***, Exec, 3>(reinterpret_cast<T*>(conv_out),
                                                    {batch, layout.length(), config_.conv_channels()}),
-            .out = arguments.y},
+            .out = arguments.y,
+            .conv_states = arguments.initial.conv,
+            .states = arguments.initial.ssm,
+            .final_conv_states = arguments.final.conv,
+            .final_states = arguments.final.ssm},
            documents.runs());
 }
 
@@ -146,6 +150,12 @@ void Local<T, Exec>::backward(const Exec& exec, const Communicator& context, con
   tensors.dinput = arguments.dxBCdt;
   tensors.scratch =
       make_tensor<std::byte*, Exec, 1>(workspace + blocks.scratch, {static_cast<std::int64_t>(blocks.scratch_bytes)});
+  tensors.conv_states = arguments.initial.conv;
+  tensors.states = arguments.initial.ssm;
+  tensors.dfinal_conv_states = arguments.dfinal.conv;
+  tensors.dfinal_states = arguments.dfinal.ssm;
+  tensors.dconv_states = arguments.dinitial.conv;
+  tensors.dstates = arguments.dinitial.ssm;
   whole.run_backward(exec, parameters, gradients, tensors, documents.runs());
 }
 

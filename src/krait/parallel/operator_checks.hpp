@@ -43,6 +43,17 @@ void check_parameters(const std::string& function, const SequenceOperatorConfig&
                 ": D and D_per_channel are both given, expected at most one");
 }
 
+/// Throws ShapeError for a tensor of states, conv or ssm, that is given with other extents.
+template <class Conv, class Ssm>
+void check_states(const std::string& function, const char* name, const SequenceOperatorConfig& config,
+                  const DocumentMap& documents, const Conv& conv, const Ssm& ssm) {
+  const std::int64_t n = documents.documents();
+  require_tensor(function, (std::string(name) + ".conv").c_str(), conv, {n, config.conv_channels(), config.d_conv - 1},
+                 true);
+  require_tensor(function, (std::string(name) + ".ssm").c_str(), ssm,
+                 {n, config.heads, config.head_dim, config.d_state}, true);
+}
+
 /// Checks of one forward call that hold for every strategy. `saved_bytes` are those of a call that saves.
 /// \throws LayoutError, ShapeError, ConfigError, CapacityError
 template <Scalar T, class Exec>
@@ -64,6 +75,8 @@ void check_operator_call(const std::string& function, const SequenceOperatorConf
                   ": room is ", arguments.room.xBCdt, " elements at xBCdt and ", arguments.room.y,
                   " at y, expected at least ", room.xBCdt, " and ", room.y);
   }
+  check_states(function, "initial", config, documents, arguments.initial.conv, arguments.initial.ssm);
+  check_states(function, "final", config, documents, arguments.final.conv, arguments.final.ssm);
   require_memory<T>(function, "workspace", arguments.workspace, workspace_bytes);
   if (!is_absent(arguments.saved)) require_memory<T>(function, "saved", arguments.saved, saved_bytes);
 }
@@ -101,6 +114,9 @@ void check_operator_backward(const std::string& function, const SequenceOperator
     KRAIT_REQUIRE(CapacityError, arguments.room >= room, function, ": room is ", arguments.room,
                   " elements at dy, expected at least ", room);
   }
+  check_states(function, "initial", config, documents, arguments.initial.conv, arguments.initial.ssm);
+  check_states(function, "dfinal", config, documents, arguments.dfinal.conv, arguments.dfinal.ssm);
+  check_states(function, "dinitial", config, documents, arguments.dinitial.conv, arguments.dinitial.ssm);
   require_memory<accumulator_t<T>>(function, "workspace", arguments.workspace, workspace_bytes);
   require_memory<T>(function, "saved", arguments.saved, saved_bytes);
 }

@@ -74,6 +74,37 @@ struct SequenceOperatorGradients {
   Tensor<accumulator_t<T>**, Exec> D_per_channel;  ///< (heads, head_dim)
 };
 
+/// What a document begins with, all optional; n = documents.documents(), in its numbering. Full-size, and the same on
+/// every rank, which reads what it needs.
+template <Scalar T, class Exec = Kokkos::DefaultExecutionSpace>
+struct InitialStates {
+  Tensor<const T***, Exec> conv = {};                 ///< (n, conv_channels, d_conv - 1), oldest first; zero if absent
+  Tensor<const accumulator_t<T>****, Exec> ssm = {};  ///< (n, heads, head_dim, d_state); zero if absent
+};
+
+/// What a document ends with, all optional, full-size, overwritten. A rank writes what it found, and 0 elsewhere, so
+/// the sum over the ranks of the context is the whole, exactly. The final state of an empty document is its initial
+/// one.
+template <Scalar T, class Exec = Kokkos::DefaultExecutionSpace>
+struct FinalStates {
+  Tensor<T***, Exec> conv = {};                 ///< (n, conv_channels, d_conv - 1), its last inputs
+  Tensor<accumulator_t<T>****, Exec> ssm = {};  ///< (n, heads, head_dim, d_state)
+};
+
+/// Gradients of FinalStates, all optional, full-size, and the same on every rank.
+template <Scalar T, class Exec = Kokkos::DefaultExecutionSpace>
+struct FinalStateGradients {
+  Tensor<const accumulator_t<T>***, Exec> conv = {};
+  Tensor<const accumulator_t<T>****, Exec> ssm = {};
+};
+
+/// Gradients of InitialStates, all optional, full-size, overwritten: this rank's part, as of parameters.
+template <Scalar T, class Exec = Kokkos::DefaultExecutionSpace>
+struct InitialStateGradients {
+  Tensor<accumulator_t<T>***, Exec> conv = {};
+  Tensor<accumulator_t<T>****, Exec> ssm = {};
+};
+
 /// Elements that an operator may write from xBCdt.data() and from y.data(). The memory behind the tensors may be larger
 /// than they are: a rank that has fewer tokens, or more heads, than the others gets more than it gives.
 struct OperatorRoom {
@@ -96,6 +127,8 @@ struct SequenceOperatorArguments {
   /// backward follows.
   Tensor<std::byte*, Exec> saved = {};
   Saving saving = Saving::lean;
+  InitialStates<T, Exec> initial = {};
+  FinalStates<T, Exec> final = {};
 
   [[nodiscard]] bool overwrites_input() const { return room.xBCdt > 0; }
 };
@@ -114,6 +147,9 @@ struct SequenceOperatorBackwardArguments {
   /// Elements that may be written from dy.data(). When at least backward_room(): that memory is further workspace; the
   /// contents of `dy` are lost then, and it must cover contiguous memory. When 0: `dy` stays as it is.
   std::int64_t room = 0;
+  InitialStates<T, Exec> initial = {};  ///< as forward() got them
+  FinalStateGradients<T, Exec> dfinal = {};
+  InitialStateGradients<T, Exec> dinitial = {};
 };
 
 template <Scalar T, class Exec = Kokkos::DefaultExecutionSpace>

@@ -423,7 +423,7 @@ void StatePassing<T, Exec>::backward(const Exec& exec, const Communicator& conte
                                             arrival.entering, plan.cut->ends, states, dstates, slots, state});
   if (slots > 0) {
     tensors.states = with_heads(states);
-    tensors.dstates = with_heads(dstates);
+    tensors.dfinal_states = with_heads(dstates);
   }
   plan.conv_scan.run_backward(exec, parameters, gradients, tensors, runs.backward);
 
