@@ -26,6 +26,13 @@ TEST(SequenceRuns, RowsMayBeEmptyAndRunsToo) {
   EXPECT_THAT(runs.host_offsets(), ElementsAre(0, 3, 3, 4));
 }
 
+TEST(SequenceRuns, ARunMayHaveNoState) {
+  const SequenceRuns runs(1, 6, {{0, 0, 2, krait::Run::no_state}, {0, 2, 6, 0}}, 1);
+  EXPECT_FALSE(runs.host()[0].has_state());
+  EXPECT_TRUE(runs.host()[1].has_state());
+  EXPECT_EQ(runs.states(), 1);
+}
+
 TEST(SequenceRuns, DeviceTablesAreBuiltOnceAndShared) {
   const auto runs = SequenceRuns::whole_rows(2, 4);
   const SequenceRuns copy = runs;
@@ -45,6 +52,8 @@ TEST(SequenceRuns, RefusesWhatIsNotAListOfRuns) {
               ThrowsMessage<LayoutError>(HasSubstr("sorted by row")));
   EXPECT_THAT([] { SequenceRuns(1, 4, {{0, 0, 3, 2}}, 2); },
               ThrowsMessage<LayoutError>(HasSubstr("names state 2 of 2")));
+  EXPECT_THAT([] { SequenceRuns(1, 4, {{0, 0, 3, -2}}, 2); },
+              ThrowsMessage<LayoutError>(HasSubstr("names state -2 of 2")));
   EXPECT_THAT([] { SequenceRuns(1, -4, {}, 0); }, ThrowsMessage<LayoutError>(HasSubstr("negative")));
   EXPECT_THAT([] { SequenceRuns(1, 4, {{0, 3, 2, 0}}, 1); }, ThrowsMessage<LayoutError>(HasSubstr("[3, 2)")));
 }

@@ -104,6 +104,21 @@ SequenceRuns packed_runs() {
       3, 40, {{0, 2, 2, 3}, {0, 2, 3, 0}, {0, 3, 5, 1}, {0, 5, 5, 2}, {0, 5, 23, 4}, {0, 30, 39, 5}, {2, 0, 40, 6}}, 7};
 }
 
+/// Runs without a state, empty, short and long, among others: their states are neither read nor written.
+SequenceRuns runs_without_states() {
+  constexpr std::int64_t none = krait::Run::no_state;
+  return {2,
+          40,
+          {{0, 0, 0, none},
+           {0, 2, 3, none},
+           {0, 3, 3, 2},
+           {0, 3, 5, 0},
+           {0, 5, 23, none},
+           {0, 30, 39, 1},
+           {1, 0, 40, none}},
+          3};
+}
+
 template <class T>
 class CausalConv1d : public testing::Test {};
 TYPED_TEST_SUITE(CausalConv1d, Scalars);
@@ -113,6 +128,16 @@ TYPED_TEST(CausalConv1d, EveryWidthAndInitialStateMatchesTheReference) {
     for (const Initial initial : {Initial::none, Initial::narrow, Initial::wide}) {
       SCOPED_TRACE(taps);
       Conv<TypeParam>(packed_runs(), 5, taps, taps == 1 ? Initial::none : initial).expect_reference(packed_runs());
+    }
+  }
+}
+
+TYPED_TEST(CausalConv1d, RunsWithoutStates) {
+  for (const Arrangement arrangement : krait::test::all_arrangements) {
+    for (const std::int64_t taps : {2, 4, 7}) {
+      SCOPED_TRACE(static_cast<int>(arrangement));
+      Conv<TypeParam>(runs_without_states(), 5, taps, Initial::narrow, arrangement)
+          .expect_reference(runs_without_states());
     }
   }
 }

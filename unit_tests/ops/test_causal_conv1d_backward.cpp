@@ -148,6 +148,21 @@ SequenceRuns packed_runs() {
       3, 40, {{0, 2, 2, 3}, {0, 2, 3, 0}, {0, 3, 5, 1}, {0, 5, 5, 2}, {0, 5, 23, 4}, {0, 30, 39, 5}, {2, 0, 40, 6}}, 8};
 }
 
+/// Runs without a state, empty, short and long, among others: their states are neither read nor written.
+SequenceRuns runs_without_states() {
+  constexpr std::int64_t none = krait::Run::no_state;
+  return {2,
+          40,
+          {{0, 0, 0, none},
+           {0, 2, 3, none},
+           {0, 3, 3, 2},
+           {0, 3, 5, 0},
+           {0, 5, 23, none},
+           {0, 30, 39, 1},
+           {1, 0, 40, none}},
+          3};
+}
+
 template <class T>
 class CausalConv1dBackward : public testing::Test {};
 TYPED_TEST_SUITE(CausalConv1dBackward, Scalars);
@@ -161,6 +176,16 @@ TYPED_TEST(CausalConv1dBackward, EveryWidthAndStateMatchesTheReference) {
         conv.silu = silu;
         conv.expect_reference(packed_runs());
       }
+    }
+  }
+}
+
+TYPED_TEST(CausalConv1dBackward, RunsWithoutStates) {
+  for (const Arrangement arrangement : krait::test::all_arrangements) {
+    for (const std::int64_t taps : {2, 4, 7}) {
+      SCOPED_TRACE(static_cast<int>(arrangement));
+      ConvBackward<TypeParam>(runs_without_states(), 5, taps, States::narrow, arrangement)
+          .expect_reference(runs_without_states());
     }
   }
 }

@@ -52,6 +52,20 @@ SequenceRuns mixed_runs() {
                       11);
 }
 
+/// Among others runs without a state, empty, short and longer than a segment, in a row each.
+SequenceRuns runs_without_states() {
+  constexpr std::int64_t none = Run::no_state;
+  return SequenceRuns(2, 50,
+                      {{0, 0, 0, none},
+                       {0, 2, 3, none},
+                       {0, 3, 5, 2},
+                       {0, 5, 22, none},
+                       {0, 25, 25, 1},
+                       {0, 25, 46, 0},
+                       {1, 0, 50, none}},
+                      3);
+}
+
 template <class T>
 class SsdScanBackwardRuns : public testing::Test {};
 using Scalars = testing::Types<float, double, krait::bfloat16>;
@@ -65,6 +79,19 @@ TYPED_TEST(SsdScanBackwardRuns, PackedRowsMatchTheRecurrence) {
     setup.final_states = (bits & 2) != 0;
     setup.forward.gate = true;
     expect_backward_matches<TypeParam>(setup, mixed_runs());
+  }
+}
+
+TYPED_TEST(SsdScanBackwardRuns, WithoutStates) {
+  for (const std::int64_t segments : {1, 2, 5}) {
+    for (const int kept : {0, 1}) {
+      SCOPED_TRACE(testing::Message() << "segments " << segments << ", kept " << kept);
+      ScanBackwardSetup setup = slow(2, 50);
+      setup.forward.gate = true;
+      setup.forward.options.segments = segments;
+      setup.tiling.kept_chunks = kept;
+      expect_backward_matches<TypeParam>(setup, runs_without_states());
+    }
   }
 }
 

@@ -51,6 +51,20 @@ SequenceRuns mixed_runs() {
                       10);
 }
 
+/// Among others runs without a state, empty, short and longer than a segment, in a row each.
+SequenceRuns runs_without_states() {
+  constexpr std::int64_t none = Run::no_state;
+  return SequenceRuns(2, 50,
+                      {{0, 0, 0, none},
+                       {0, 2, 3, none},
+                       {0, 3, 5, 2},
+                       {0, 5, 22, none},
+                       {0, 25, 25, 1},
+                       {0, 25, 46, 0},
+                       {1, 0, 50, none}},
+                      3);
+}
+
 template <class T>
 class SsdScanRuns : public testing::Test {};
 using Scalars = testing::Types<float, double, krait::bfloat16>;
@@ -63,6 +77,15 @@ TYPED_TEST(SsdScanRuns, PackedRowsMatchTheRecurrence) {
     setup.gate = true;
     setup.store_y = true;
     expect_scan_matches<TypeParam>(setup, mixed_runs());
+  }
+}
+
+TYPED_TEST(SsdScanRuns, WithoutStates) {
+  for (const std::int64_t segments : {1, 2, 5}) {
+    SCOPED_TRACE(segments);
+    ScanSetup setup = slow(2, 50);
+    setup.options.segments = segments;
+    expect_scan_matches<TypeParam>(setup, runs_without_states());
   }
 }
 

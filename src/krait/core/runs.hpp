@@ -23,6 +23,8 @@ struct Run {
   std::int64_t begin = 0;
   std::int64_t end = 0;
   std::int64_t state = 0;
+
+  [[nodiscard]] KOKKOS_FUNCTION bool has_state() const { return state != no_state; }
 };
 
 /// The runs of a batch of rows, on the host and, built at first use, on the device. A cheap handle: copies share the

@@ -139,6 +139,7 @@ struct FinalStates {
 
   KOKKOS_FUNCTION void operator()(std::int64_t item) const {
     const Run run = problem.table.runs(item / problem.channels);
+    if (!run.has_state()) return;
     const std::int64_t c = item % problem.channels;
     for (int j = 0; j < problem.taps - 1; ++j)
       final_states(run.state, c, j) = static_cast<T>(problem.input(run, run.end - (problem.taps - 1) + j, c));

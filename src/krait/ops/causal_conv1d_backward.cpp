@@ -32,7 +32,7 @@ struct Problem : impl::ConvInput<T, Exec> {
 
   /// Whether a part of the run that begins at token t0 has to form dX before it.
   [[nodiscard]] KOKKOS_FUNCTION bool reaches_initial(const Run& run, std::int64_t t0) const {
-    return t0 == run.begin && dinitial.data() != nullptr;
+    return t0 == run.begin && run.has_state() && dinitial.data() != nullptr;
   }
 };
 
@@ -88,7 +88,7 @@ struct Channel {
         q[0] = static_cast<A>(problem.dout(run.row, t, c));
         if (problem.silu) q[0] *= tile::silu_derivative(output(recent));
         if (t < last) add(q[0], recent);
-      } else if (!problem.dfinal.absent()) {
+      } else if (!problem.dfinal.absent() && run.has_state()) {
         gradient = problem.dfinal(run.state, c, t - run.end);
       }
       // The latest token first, behind the final state: so a run cut in two gives the bits of the whole.
@@ -222,7 +222,7 @@ struct HostKernel {
     }
     for (; t < reach; ++t) {
       const std::int64_t j = t - problem.history();
-      const A* incoming = problem.dfinal.absent() ? nullptr : load_final(strip, run, t - end);
+      const A* incoming = problem.dfinal.absent() || !run.has_state() ? nullptr : load_final(strip, run, t - end);
       if (j >= t0) {
         tile::conv_edge_row(strip.input.strip(), strip.q[0], 1, incoming,
                             strip.input.placed_row(problem.dx, run.row, j));
@@ -283,7 +283,7 @@ struct PassStatesOfEmptyRuns {
   KOKKOS_FUNCTION void operator()(std::int64_t item) const {
     const Run run = problem.table.runs(item / problem.channels);
     const std::int64_t c = item % problem.channels;
-    if (run.begin != run.end) return;
+    if (run.begin != run.end || !run.has_state()) return;
     for (int j = 0; j < problem.history(); ++j) problem.dinitial(run.state, c, j) = problem.dfinal(run.state, c, j);
   }
 };

@@ -42,7 +42,7 @@ struct ConvInput {
   /// Input of channel c at token t of the run's row; the tokens before the run are its initial state.
   [[nodiscard]] KOKKOS_FUNCTION A input(const Run& run, std::int64_t t, std::int64_t c) const {
     if (t >= run.begin) return static_cast<A>(x(run.row, place(t), c));
-    return initial.absent() ? A(0) : initial(run.state, c, t - run.begin + taps - 1);
+    return initial.absent() || !run.has_state() ? A(0) : initial(run.state, c, t - run.begin + taps - 1);
   }
 
   [[nodiscard]] KOKKOS_FUNCTION A bias_of(std::int64_t c) const { return bias.data() == nullptr ? A(0) : bias(c); }

@@ -41,7 +41,7 @@ class ScanTeam : public SweepTeam<T, Exec> {
   using Matrix = tile::Matrix<E>;
 
   KOKKOS_INLINE_FUNCTION ScanTeam(const ScanCall<T, Exec>& call, const Member& team)
-      : Base(call, team, call.segments), call_(call) {
+      : Base(call, team, call.stretch_of(team) / call.segments, call.stretch_of(team) % call.segments), call_(call) {
     const SsdScanScratch scratch(call.tiling.chunk, call.tiling.head_tile, call.d_state, Base::pad);
     c_ = {base_ + scratch.c, call.d_state, 1};
     weights_ = {base_ + scratch.weights, call.tiling.chunk, 1};
@@ -143,12 +143,12 @@ struct ScanSegments {
       if (run.begin < begin) {
         work.load_boundary(work.segment() - 1);
       } else {
-        work.load_state(call.initial_states, run.state);
+        work.load_state(call.initial_states, run);
       }
       for (std::int64_t t = from; t < to; t += call.tiling.chunk) {
         work.advance_chunk(t, to - t < call.tiling.chunk ? static_cast<int>(to - t) : call.tiling.chunk);
       }
-      if (run.end <= end) work.store_final_state(run.state);
+      if (run.end <= end && run.has_state()) work.store_final_state(run.state);
       done = to;
     }
     work.pad_outputs(done, end);

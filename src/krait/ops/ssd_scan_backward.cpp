@@ -52,7 +52,7 @@ struct ScanBackwardCall : ScanInputs<T, Exec> {
 /// A run, or its part in one segment, as a team walks it.
 struct Stretch {
   std::int64_t begin, end;
-  std::int64_t state;   ///< of the run
+  std::int64_t state;   ///< of the run, or Run::no_state
   bool begins, ends;    ///< whether the run does so here, and not in another segment
   bool enters, leaves;  ///< whether a state enters, and whether a gradient comes from behind; otherwise it is zero
 };
@@ -184,8 +184,8 @@ class ScanBackwardTeam {
     stretch.begin = stretch.begins ? run.begin : tokens_.begin;
     stretch.end = stretch.ends ? run.end : tokens_.end;
     stretch.state = run.state;
-    stretch.enters = !stretch.begins || !call_.initial_states.absent();
-    stretch.leaves = !stretch.ends || !call_.dfinal_states.absent();
+    stretch.enters = !stretch.begins || (run.has_state() && !call_.initial_states.absent());
+    stretch.leaves = !stretch.ends || (run.has_state() && !call_.dfinal_states.absent());
     return stretch;
   }
 
@@ -211,7 +211,7 @@ class ScanBackwardTeam {
       const Stretch run = stretch_of(call_.runs[i]);
       clear_gradients(done, run.begin);
       done = run.end;
-      if (run.begin < run.end || !call_.dinitial_states.given()) continue;
+      if (run.begin < run.end || run.state == Run::no_state || !call_.dinitial_states.given()) continue;
       for (int head = heads_.begin; head < heads_.end; ++head) {
         tile::for_each(team_, call_.head_dim, call_.d_state, [&](int p, int n) {
           call_.dinitial_states(run.state, head, p, n) =
@@ -312,7 +312,7 @@ class ScanBackwardTeam {
                                          const V* boundaries, std::int64_t index, int head, Matrix<V> to) const {
     if (!at_end) {
       tile::load(team_, call_.d_state, call_.head_dim, boundary(boundaries, index, head), to);
-    } else if (given.absent()) {
+    } else if (given.absent() || state == Run::no_state) {
       tile::fill(team_, call_.d_state, call_.head_dim, V(0), to);
     } else {
       tile::for_each(team_, call_.head_dim, call_.d_state, [&](int p, int n) { to(n, p) = given(state, head, p, n); });
@@ -457,7 +457,7 @@ class ScanBackwardTeam {
     team_.team_barrier();
 
     store_step_gradients(t, count, head, enters && leaves);
-    if (t == run.begin && run.begins && call_.dinitial_states.given()) {
+    if (t == run.begin && run.begins && run.state != Run::no_state && call_.dinitial_states.given()) {
       tile::for_each(team_, P, N, [&](int p, int n) { call_.dinitial_states(run.state, head, p, n) = gradient(n, p); });
     }
     team_.team_barrier();

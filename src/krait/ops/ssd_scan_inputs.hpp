@@ -109,6 +109,12 @@ struct ScanInputs {
     return {begin, begin + segment_length < length ? begin + segment_length : length};
   }
 
+  /// The segment of a token; of one behind the row, the last segment.
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION std::int64_t segment_of(std::int64_t token) const {
+    const std::int64_t index = token / segment_length;
+    return index < segments ? index : segments - 1;
+  }
+
   /// First run of the row that ends at or behind `token`.
   [[nodiscard]] KOKKOS_INLINE_FUNCTION std::int64_t first_run_to(std::int64_t row, std::int64_t token) const {
     return first_run(row, [&](const Run& run) { return run.end >= token; });
@@ -147,6 +153,21 @@ struct ScanInputs {
   }
 };
 
+/// What every sweep needs: the steps, and where the states start afresh.
+/// \throws ShapeError for inputs that disagree with the shape or the runs
+template <class Arguments>
+void require_steps(const char* function, const SsdScanShape& shape, const Arguments& a, const SequenceRuns& runs) {
+  const std::int64_t b = shape.batch, L = shape.length, H = shape.heads;
+  KRAIT_REQUIRE(ShapeError, runs.rows() == b && runs.length() == L, function, ": runs are of ", runs.rows(),
+                " rows of ", runs.length(), " tokens, expected ", b, " rows of ", L);
+  // A mapped tensor may have any number of places.
+  const std::int64_t places = is_absent(a.dt_map) ? L : a.dt.extent(1);
+  require_extents(function, "dt", a.dt.extents(), {b, places, H});
+  require_extents(function, "A", extents(a.A), {H});
+  if (!is_absent(a.dt_bias)) require_extents(function, "dt_bias", extents(a.dt_bias), {H});
+  if (!is_absent(a.dt_map)) require_extents(function, "dt_map", extents(a.dt_map), {L});
+}
+
 /// \throws ShapeError, ConfigError for inputs that disagree with the shape, the runs or each other
 /// \param outputs  `out` or its gradient, whichever out_map is for
 template <Scalar T, class Arguments, class Outputs>
@@ -154,8 +175,7 @@ void require_scan_inputs(const char* function, const SsdScanShape& shape, const 
                          const Outputs& outputs, const SequenceRuns& runs) {
   const std::int64_t b = shape.batch, L = shape.length, H = shape.heads, P = shape.head_dim, G = shape.groups,
                      N = shape.d_state;
-  KRAIT_REQUIRE(ShapeError, runs.rows() == b && runs.length() == L, function, ": runs are of ", runs.rows(),
-                " rows of ", runs.length(), " tokens, expected ", b, " rows of ", L);
+  require_steps(function, shape, a, runs);
   KRAIT_REQUIRE(ConfigError, is_absent(a.D) || is_absent(a.D_per_channel), function,
                 ": D and D_per_channel are both given, expected one of them at most");
   const auto require = [&](const char* name, const std::vector<std::int64_t>& given,
@@ -166,19 +186,14 @@ void require_scan_inputs(const char* function, const SsdScanShape& shape, const 
     if (!is_absent(view)) require(name, extents(view), expected);
   };
   // A mapped tensor may have any number of places.
-  const std::int64_t dt_places = is_absent(a.dt_map) ? L : a.dt.extent(1);
   const std::int64_t out_places = is_absent(a.out_map) ? L : static_cast<std::int64_t>(outputs.extent(1));
   require("x", extents(a.x), {b, L, H, P});
-  require("dt", a.dt.extents(), {b, dt_places, H});
-  require("A", extents(a.A), {H});
   require("B", extents(a.B), {b, L, G, N});
   require("C", extents(a.C), {b, L, G, N});
   require(outputs_name, extents(outputs), {b, out_places, H, P});
   require_optional("D", a.D, {H});
   require_optional("D_per_channel", a.D_per_channel, {H, P});
   require_optional("z", a.z, {b, L, H, P});
-  require_optional("dt_bias", a.dt_bias, {H});
-  require_optional("dt_map", a.dt_map, {L});
   require_optional("out_map", a.out_map, {L});
   if (!a.initial_states.absent()) require("initial_states", a.initial_states.extents(), {runs.states(), H, P, N});
 }

@@ -20,7 +20,8 @@ struct SummarizeSegments {
 
   KOKKOS_FUNCTION void operator()(const typename Kokkos::TeamPolicy<Exec>::member_type& team) const {
     using V = accumulator_t<T>;
-    const SweepTeam<T, Exec> work(call, team, call.segments - 1);
+    const std::int64_t stretch = call.stretch_of(team);
+    const SweepTeam<T, Exec> work(call, team, stretch / (call.segments - 1), stretch % (call.segments - 1));
     const TokenRange tokens = work.tokens();
     work.clear_state();
     SegmentDecay<V> decay{V(0), false};
@@ -29,12 +30,10 @@ struct SummarizeSegments {
     if (index < call.run_offsets[work.row() + 1] && call.runs[index].begin < tokens.end) {
       const Run run = call.runs[index];
       decay.carries = run.begin < tokens.begin;
-      if (!decay.carries) work.load_state(call.initial_states, run.state);
-      for (std::int64_t t = decay.carries ? tokens.begin : run.begin; t < tokens.end; t += call.tiling.chunk) {
-        const std::int64_t left = tokens.end - t;
-        decay.log_alpha +=
-            work.summarize_chunk(t, left < call.tiling.chunk ? static_cast<int>(left) : call.tiling.chunk);
-      }
+      const std::int64_t begin = decay.carries ? tokens.begin : run.begin;
+      const std::int64_t first = work.first_to_reach(begin, tokens.end);
+      if (first == run.begin) work.load_state(call.initial_states, run);
+      decay.log_alpha = work.summarize(first, tokens.end);
     }
     work.store_boundary(work.segment(), decay);
   }
@@ -50,7 +49,8 @@ struct SummarizeSegmentsBackward {
 
   KOKKOS_FUNCTION void operator()(const typename Kokkos::TeamPolicy<Exec>::member_type& team) const {
     using V = accumulator_t<T>;
-    const SweepTeam<T, Exec> work(call, team, call.segments - 1, 1);
+    const std::int64_t stretch = call.stretch_of(team);
+    const SweepTeam<T, Exec> work(call, team, stretch / (call.segments - 1), 1 + stretch % (call.segments - 1));
     const TokenRange tokens = work.tokens();
     work.clear_state();
     SegmentDecay<V> decay{V(0), false};
@@ -59,14 +59,10 @@ struct SummarizeSegmentsBackward {
     if (index < call.run_offsets[work.row() + 1] && call.runs[index].begin < tokens.begin) {
       const Run run = call.runs[index];
       decay.carries = run.end > tokens.end;
-      if (!decay.carries) work.load_state(dfinal_states, run.state);
-      const std::int64_t chunk = call.tiling.chunk;
-      std::int64_t end = decay.carries ? tokens.end : run.end;
-      while (end > tokens.begin) {
-        const std::int64_t first = tokens.begin + (end - tokens.begin - 1) / chunk * chunk;
-        decay.log_alpha += work.summarize_gradient_chunk(dout, first, static_cast<int>(end - first));
-        end = first;
-      }
+      const std::int64_t end = decay.carries ? tokens.end : run.end;
+      const std::int64_t last = work.last_to_reach(tokens.begin, end);
+      if (last == run.end) work.load_state(dfinal_states, run);
+      decay.log_alpha = work.summarize_gradient(dout, tokens.begin, last);
     }
     work.store_boundary(work.segment() - 1, decay);
   }

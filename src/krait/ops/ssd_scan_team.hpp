@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <type_traits>
 
 #include <krait/core/error.hpp>
 #include <krait/core/kokkos_shims.hpp>
@@ -29,6 +30,12 @@ struct SweepCall : ScanInputs<T, Exec> {
   SegmentDecay<V>* segment_decays;  ///< (rows, segments - 1, H)
   SsdScanTiling tiling;
   int head_tiles;
+
+  /// Which of the stretches of sweep_policy() is a team's.
+  template <class Member>
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION std::int64_t stretch_of(const Member& team) const {
+    return team.league_rank() / head_tiles / this->heads;
+  }
 
   /// Number in the tables of what lies between segments `boundary` and `boundary + 1`.
   [[nodiscard]] KOKKOS_INLINE_FUNCTION std::int64_t boundary_index(std::int64_t row, std::int64_t boundary,
@@ -53,17 +60,10 @@ class SweepTeam {
   template <class E>
   using Matrix = tile::Matrix<E>;
 
-  /// \param segments  segments of a row that are walked by this kernel, from segment `first` on
-  KOKKOS_INLINE_FUNCTION SweepTeam(const Call& call, const Member& team, std::int64_t segments, std::int64_t first = 0)
-      : call_(call), team_(team) {
-    std::int64_t rest = team.league_rank();
-    const int head_tile = static_cast<int>(rest % call.head_tiles);
-    rest /= call.head_tiles;
-    head_ = static_cast<int>(rest % call.heads);
-    rest /= call.heads;
-    segment_ = first + rest % segments;
-    row_ = rest / segments;
-    tokens_ = call.segment(segment_);
+  KOKKOS_INLINE_FUNCTION SweepTeam(const Call& call, const Member& team, std::int64_t row, std::int64_t segment)
+      : call_(call), team_(team), row_(row), segment_(segment), tokens_(call.segment(segment)) {
+    const int head_tile = team.league_rank() % call.head_tiles;
+    head_ = team.league_rank() / call.head_tiles % call.heads;
     group_ = (head_ + call.first_head) / call.heads_per_group;
     channel_ = head_tile * call.tiling.head_tile;
     width_ = call.head_dim - channel_ < call.tiling.head_tile ? call.head_dim - channel_ : call.tiling.head_tile;
@@ -96,14 +96,14 @@ class SweepTeam {
     team_.team_barrier();
   }
 
-  /// The state, or its gradient, from a tensor of states; zero where there is none.
-  KOKKOS_INLINE_FUNCTION void load_state(const MixedTensor<T, 4, Exec>& states, std::int64_t index) const {
-    if (states.absent()) {
+  /// The state of a run, or its gradient, from a tensor of states; zero where there is none.
+  KOKKOS_INLINE_FUNCTION void load_state(const MixedTensor<T, 4, Exec>& states, const Run& run) const {
+    if (states.absent() || !run.has_state()) {
       clear_state();
       return;
     }
     tile::for_each(team_, width_, call_.d_state,
-                   [&](int p, int n) { state_(n, p) = states(index, head_, channel_ + p, n); });
+                   [&](int p, int n) { state_(n, p) = states(run.state, head_, channel_ + p, n); });
     team_.team_barrier();
   }
 
@@ -127,6 +127,53 @@ class SweepTeam {
     }
   }
 
+  /// Where the chunks of [begin, end) begin whose tokens reach `end`: what decays by more than exp() can tell from 0 on
+  /// its way is not worth a look. Only the steps are read.
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION std::int64_t first_to_reach(std::int64_t begin, std::int64_t end) const {
+    const std::int64_t chunk = call_.tiling.chunk;
+    V sum = V(0);
+    for (std::int64_t t = begin + (end - begin - 1) / chunk * chunk; t > begin; t -= chunk) {
+      sum += log_decay_of(t, t + chunk < end ? t + chunk : end);
+      if (sum < vanishing) return t;
+    }
+    return begin;
+  }
+
+  /// The mirror image: where the chunks end whose gradients reach `begin`.
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION std::int64_t last_to_reach(std::int64_t begin, std::int64_t end) const {
+    const std::int64_t chunk = call_.tiling.chunk;
+    V sum = V(0);
+    for (std::int64_t t = begin; t + chunk < end; t += chunk) {
+      sum += log_decay_of(t, t + chunk);
+      if (sum < vanishing) return t + chunk;
+    }
+    return end;
+  }
+
+  /// The state behind tokens [begin, end), chunk by chunk. Returns their log-decay.
+  KOKKOS_INLINE_FUNCTION V summarize(std::int64_t begin, std::int64_t end) const {
+    const std::int64_t chunk = call_.tiling.chunk;
+    V total = V(0);
+    for (std::int64_t t = begin; t < end; t += chunk) {
+      total += summarize_chunk(t, static_cast<int>(t + chunk < end ? chunk : end - t));
+    }
+    return total;
+  }
+
+  /// The mirror image: the gradient of the state before tokens [begin, end).
+  KOKKOS_INLINE_FUNCTION V summarize_gradient(const Strided<const T, 4>& dout, std::int64_t begin,
+                                              std::int64_t end) const {
+    const std::int64_t chunk = call_.tiling.chunk;
+    V total = V(0);
+    for (std::int64_t behind = end; behind > begin;) {
+      const std::int64_t first = begin + (behind - begin - 1) / chunk * chunk;
+      total += summarize_gradient_chunk(dout, first, static_cast<int>(behind - first));
+      behind = first;
+    }
+    return total;
+  }
+
+ protected:
   /// The state behind a chunk. Returns the log-decay of the chunk.
   KOKKOS_INLINE_FUNCTION V summarize_chunk(std::int64_t first, int count) const {
     load_steps(first, count);
@@ -162,7 +209,19 @@ class SweepTeam {
     return total;
   }
 
- protected:
+  /// A log-decay whose exponential is 0, and not even denormal.
+  static constexpr V vanishing = std::is_same_v<V, double> ? V(-746) : V(-104);
+
+  /// Sum over at most a chunk.
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION V log_decay_of(std::int64_t begin, std::int64_t end) const {
+    const V bias = call_.bias(head_);
+    V steps = V(0);
+    Kokkos::parallel_reduce(
+        Kokkos::TeamThreadRange(team_, static_cast<int>(end - begin)),
+        [&](int j, V& sum) { sum += call_.step(call_.raw_step(row_, begin + j, head_, bias)); }, steps);
+    return steps * call_.A(head_);
+  }
+
   /// Step sizes and log-decays of a chunk.
   KOKKOS_INLINE_FUNCTION void load_steps(std::int64_t first, int count) const {
     const V A = call_.A(head_);
@@ -204,8 +263,9 @@ class SweepTeam {
 
   const Call& call_;
   const Member& team_;
-  std::int64_t row_, segment_, group_;
+  std::int64_t row_, segment_;
   TokenRange tokens_;
+  std::int64_t group_;
   int head_, channel_, width_;
   V* base_;
   Matrix<V> state_, b_, x_;

@@ -42,7 +42,8 @@ struct CausalConv1d {
         };
         // The inputs of the run behind those before it.
         std::vector<double> inputs;
-        for (std::int64_t j = 0; j < history; ++j) inputs.push_back(initial.empty() ? 0.0 : initial[state(j)]);
+        for (std::int64_t j = 0; j < history; ++j)
+          inputs.push_back(initial.empty() || !run.has_state() ? 0.0 : initial[state(j)]);
         for (std::int64_t t = 0; t < run.end - run.begin; ++t) inputs.push_back(x[token(t)]);
         for (std::int64_t t = 0; t < run.end - run.begin; ++t) {
           double sum = bias.empty() ? 0.0 : bias[static_cast<std::size_t>(c)];
@@ -50,7 +51,7 @@ struct CausalConv1d {
             sum += weight[static_cast<std::size_t>(c * taps + w)] * inputs[static_cast<std::size_t>(t + w)];
           result.out[token(t)] = silu ? sum / (1 + std::exp(-sum)) : sum;
         }
-        for (std::int64_t j = 0; j < history; ++j)
+        for (std::int64_t j = 0; j < history && run.has_state(); ++j)
           result.final_states[state(j)] = inputs[inputs.size() - static_cast<std::size_t>(history - j)];
       }
     }

@@ -46,11 +46,11 @@ inline CausalConv1dGradients causal_conv1d_backward(const CausalConv1d& forward,
       // The inputs of the run behind those before it, and their gradients.
       std::vector<double> inputs;
       for (std::int64_t j = 0; j < history; ++j)
-        inputs.push_back(forward.initial.empty() ? 0.0 : forward.initial[state(j)]);
+        inputs.push_back(forward.initial.empty() || !run.has_state() ? 0.0 : forward.initial[state(j)]);
       for (std::int64_t t = 0; t < length; ++t) inputs.push_back(forward.x[token(t)]);
       std::vector<double> dinputs(inputs.size(), 0.0);
       // The final state is the end of the inputs, which reaches back into the initial one when the run is short.
-      for (std::int64_t j = 0; j < history && !dfinal_states.empty(); ++j)
+      for (std::int64_t j = 0; j < history && run.has_state() && !dfinal_states.empty(); ++j)
         dinputs[static_cast<std::size_t>(length + j)] = dfinal_states[state(j)];
 
       for (std::int64_t t = 0; t < length; ++t) {
@@ -63,7 +63,8 @@ inline CausalConv1dGradients causal_conv1d_backward(const CausalConv1d& forward,
           dinputs[static_cast<std::size_t>(t + w)] += dsum * forward.weight[tap(w)];
         }
       }
-      for (std::int64_t j = 0; j < history; ++j) d.initial[state(j)] = dinputs[static_cast<std::size_t>(j)];
+      for (std::int64_t j = 0; j < history && run.has_state(); ++j)
+        d.initial[state(j)] = dinputs[static_cast<std::size_t>(j)];
       for (std::int64_t t = 0; t < length; ++t) d.x[token(t)] = dinputs[static_cast<std::size_t>(history + t)];
     }
   }

@@ -51,9 +51,10 @@ inline SsdScanResult ssd_scan(const SsdScan& in, const SequenceRuns& runs) {
       const std::int64_t g = (h + in.first_head) / heads_per_group;
       for (std::int64_t p = 0; p < P; ++p) {
         // One row of the state: S[p, :].
-        double* S = result.final_states.data() + ((run.state * H + h) * P + p) * N;
-        for (std::int64_t n = 0; n < N && !in.initial_states.empty(); ++n) {
-          S[n] = at(in.initial_states, ((run.state * H + h) * P + p) * N + n);
+        const std::int64_t state = ((run.state * H + h) * P + p) * N;
+        std::vector<double> S(static_cast<std::size_t>(N), 0.0);
+        if (run.has_state() && !in.initial_states.empty()) {
+          std::copy_n(in.initial_states.begin() + state, N, S.begin());
         }
         for (std::int64_t t = run.begin; t < run.end; ++t) {
           const std::int64_t token = run.row * L + t;
@@ -66,14 +67,16 @@ inline SsdScanResult ssd_scan(const SsdScan& in, const SequenceRuns& runs) {
           const double x = at(in.x, element);
           double y = 0;
           for (std::int64_t n = 0; n < N; ++n) {
-            S[n] = decay * S[n] + delta * x * at(in.B, (token * G + g) * N + n);
-            y += S[n] * at(in.C, (token * G + g) * N + n);
+            double& s = S[static_cast<std::size_t>(n)];
+            s = decay * s + delta * x * at(in.B, (token * G + g) * N + n);
+            y += s * at(in.C, (token * G + g) * N + n);
           }
           if (!in.D.empty()) y += at(in.D, h) * x;
           if (!in.D_per_channel.empty()) y += at(in.D_per_channel, h * P + p) * x;
           result.y[static_cast<std::size_t>(element)] = y;
           result.out[static_cast<std::size_t>(element)] = in.z.empty() ? y : y * silu(at(in.z, element));
         }
+        if (run.has_state()) std::copy_n(S.begin(), N, result.final_states.begin() + state);
       }
     }
   }

@@ -70,7 +70,9 @@ inline SsdScanGradients ssd_scan_backward(const SsdScan& in, const SequenceRuns&
 
         // S[t * N + n]: one row of the state before token t; the last one is the final state.
         std::vector<double> S(static_cast<std::size_t>((length + 1) * N), 0.0);
-        for (std::int64_t n = 0; n < N && !in.initial_states.empty(); ++n) at(S, n) = at(in.initial_states, state + n);
+        if (run.has_state() && !in.initial_states.empty()) {
+          std::copy_n(in.initial_states.begin() + state, N, S.begin());
+        }
         for (std::int64_t t = 0; t < length; ++t) {
           const double x = at(in.x, (token(t) * H + h) * P + p);
           for (std::int64_t n = 0; n < N; ++n) {
@@ -80,7 +82,7 @@ inline SsdScanGradients ssd_scan_backward(const SsdScan& in, const SequenceRuns&
         }
 
         std::vector<double> dS(static_cast<std::size_t>(N), 0.0);
-        for (std::int64_t n = 0; n < N && !dfinal_states.empty(); ++n) at(dS, n) = at(dfinal_states, state + n);
+        if (run.has_state() && !dfinal_states.empty()) std::copy_n(dfinal_states.begin() + state, N, dS.begin());
         for (std::int64_t t = length - 1; t >= 0; --t) {
           const std::int64_t element = (token(t) * H + h) * P + p;
           const std::int64_t group = (token(t) * G + g) * N;
@@ -112,7 +114,7 @@ inline SsdScanGradients ssd_scan_backward(const SsdScan& in, const SequenceRuns&
           at(ddelta, t) += x * input + A * dlogdecay;
           at(d.A, h) += step * dlogdecay;
         }
-        for (std::int64_t n = 0; n < N; ++n) at(d.initial_states, state + n) = at(dS, n);
+        if (run.has_state()) std::copy_n(dS.begin(), N, d.initial_states.begin() + state);
       }
 
       for (std::int64_t t = 0; t < length; ++t) {
