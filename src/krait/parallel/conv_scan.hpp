@@ -39,8 +39,6 @@ struct ConvScanTensors {
   Tensor<T***, Exec> final_conv_states = {};  ///< like conv_states, behind each run; overwritten
   Tensor<accumulator_t<T>****, Exec> final_states = {};  ///< like states, that leave; overwritten
   /// \}
-};  ///< (n, channels, d_conv - 1) inputs before each run; zero if absent
-MixedTensor<T, 4, Exec> states = {};  ///< (n, heads, head_dim, d_state) that enter each run; zero if absent
 };
 
 /// The same of ConvScan::run_backward() and its steps.
@@ -65,12 +63,7 @@ struct ConvScanBackwardTensors {
   Tensor<accumulator_t<T>***, Exec> dconv_states = {};  ///< gradients of the initial states, overwritten
   Tensor<accumulator_t<T>****, Exec> dstates = {};
   /// \}
-};  ///< as in run()
-MixedTensor<T, 4, Exec> states = {};                  ///< as in run()
-MixedTensor<T, 4, Exec> dstates = {};                 ///< (n, heads, head_dim, d_state), of what leaves each run
-Tensor<accumulator_t<T>***, Exec> dconv_states = {};  ///< (n, channels, d_conv - 1), optional, overwritten
-}
-;
+};
 
 /// Maps of segments, as ssd_scan_summarize() writes them; m of them.
 template <Scalar T, class Exec>
