@@ -6,6 +6,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <comm/pattern.hpp>
 #include <krait/comm/collectives.hpp>
 #include <krait/comm/point_to_point.hpp>
@@ -15,6 +16,7 @@
 #include <sstream>
 #include <support/callback_recorder.hpp>
 #include <support/ranks.hpp>
+#include <thread>
 
 namespace krait::test {
 namespace {
@@ -332,6 +334,38 @@ TEST(Counters, AreExact) {
 
   comm.reset_counters();
   EXPECT_EQ(comm.counters(), CommCounters());
+}
+
+// Everybody waits for a rank that comes late.
+TEST(Counters, TimeOfWaiting) {
+  const Exec exec;
+  auto comm = Communicator::world(exec);
+  using Clock = std::chrono::steady_clock;
+  const auto others_wait = [&](CommOperation operation, const auto& call) {
+    comm.barrier();
+    comm.reset_counters();
+    if (comm.rank() == 0) std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    const auto begin = Clock::now();
+    call();
+    const std::chrono::duration<double> elapsed = Clock::now() - begin;
+    const CommCounters counters = comm.counters();
+    EXPECT_EQ(counters.total().seconds_waited, counters[operation].seconds_waited);
+    EXPECT_LE(counters[operation].seconds_waited, elapsed.count());
+    if (comm.rank() != 0) EXPECT_GT(counters[operation].seconds_waited, 0.05);
+  };
+  others_wait(CommOperation::broadcast, [&] { comm::broadcast(exec, comm, room<float>(3), 0).wait(); });
+  others_wait(CommOperation::broadcast, [&] { comm::broadcast(exec, comm, room<float>(3), 0).wait_on(exec); });
+  others_wait(CommOperation::broadcast, [&] { static_cast<void>(comm::broadcast(exec, comm, room<float>(3), 0)); });
+  others_wait(CommOperation::barrier, [&] { comm.barrier(); });
+  others_wait(CommOperation::all_reduce,
+              [&] { comm::all_reduce(exec, comm, room<float>(3), room<float>(3), Reduction::sum).wait(); });
+
+  // What has arrived before is not waited for.
+  comm.reset_counters();
+  Gather gather = start_gather(comm, 1);
+  while (!gather.request.test()) std::this_thread::yield();
+  gather.request.wait();
+  EXPECT_EQ(comm.counters().total().seconds_waited, 0);
 }
 
 TEST(Counters, ASplitMessageCountsOnce) {

@@ -79,7 +79,8 @@ struct Problem {
   std::uint64_t seed;
 
   [[nodiscard]] std::size_t numbers() const { return static_cast<std::size_t>(shape.rows * shape.slot()); }
-  /// The slots of a segment. Now and then nothing is carried over, and now and then a number of E is no number.
+  /// The slots of a segment. Now and then nothing is carried over, and now and then a number is none, which must not
+  /// reach what nothing is carried over to.
   [[nodiscard]] std::vector<V> maps(std::uint64_t segment) const {
     std::vector<V> result(numbers());
     for (std::size_t i = 0; i < result.size(); ++i) {
@@ -87,7 +88,9 @@ struct Problem {
       const double number = uniform(2 * seed, segment, i);
       const double kind = uniform(2 * seed + 1, segment, i);
       if (is_log) {
-        result[i] = kind < 0.2 ? -std::numeric_limits<V>::infinity() : static_cast<V>(-2 * number);
+        result[i] = kind < 0.2    ? -std::numeric_limits<V>::infinity()
+                    : kind < 0.22 ? std::numeric_limits<V>::quiet_NaN()
+                                  : static_cast<V>(-2 * number);
       } else {
         result[i] = kind < 0.01 ? std::numeric_limits<V>::quiet_NaN() : static_cast<V>(2 * number - 1);
       }

@@ -11,34 +11,6 @@
 
 namespace krait {
 
-const char* name_of(Strategy strategy) {
-  switch (strategy) {
-    case Strategy::automatic:
-      return "automatic";
-    case Strategy::local:
-      return "local";
-    case Strategy::hidden_parallel:
-      return "hidden_parallel";
-    case Strategy::state_passing:
-      return "state_passing";
-  }
-  return "unknown";
-}
-
-const char* name_of(StateExchange exchange) {
-  switch (exchange) {
-    case StateExchange::automatic:
-      return "automatic";
-    case StateExchange::all_gather:
-      return "all_gather";
-    case StateExchange::doubling:
-      return "doubling";
-    case StateExchange::chain:
-      return "chain";
-  }
-  return "unknown";
-}
-
 Strategy resolve(Strategy strategy, int ranks) {
   if (strategy != Strategy::automatic) return strategy;
   return ranks == 1 ? Strategy::local : Strategy::hidden_parallel;
