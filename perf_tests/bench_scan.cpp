@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include <krait/ops/ssd_scan.hpp>
 #include <krait/ops/ssd_scan_backward.hpp>
+#include <krait/ops/ssd_scan_summary.hpp>
 
 #include "harness.hpp"
 
@@ -21,7 +22,8 @@ struct ScanTensors {
   Steps dt;
   Heads A, D;
 
-  ScanTensors(const LayerShape& s, std::int64_t length)
+  /// \param slowest  A of the slowest head; the fastest has 16 times as much
+  ScanTensors(const LayerShape& s, std::int64_t length, double slowest = -1)
       : shape{1, length, s.H, s.P, s.G, s.N},
         runs(SequenceRuns::whole_rows(1, length)),
         x(data<Activations>(-1, 1, 1, length, s.H, s.P)),
@@ -30,7 +32,7 @@ struct ScanTensors {
         out(data<Activations>(0, 1, 1, length, s.H, s.P)),
         // Steps between about 1e-3 and 0.1, as in a freshly initialised layer.
         dt(data<Steps>(-6.9, -2.25, 1, length, s.H)),
-        A(data<Heads>(-16, -1, s.H)),
+        A(data<Heads>(16 * slowest, slowest, s.H)),
         D(data<Heads>(0, 1, s.H)) {}
 
   template <class Arguments>
@@ -72,6 +74,42 @@ struct Scan {
   }
 };
 
+/// The same row without its outputs.
+template <class T>
+void summarize(benchmark::State& state, const ScanTensors<T>& tensors) {
+  using V = accumulator_t<T>;
+  const SsdScanShape& s = tensors.shape;
+  const SsdScanPlan<T> plan(Exec(), s);
+  const auto own = data<Kokkos::View<V****, Kokkos::LayoutRight>>(0, 1, 1, s.heads, s.head_dim, s.d_state);
+  const auto log_alphas = data<Kokkos::View<V**, Kokkos::LayoutRight>>(0, 1, 1, s.heads);
+  SsdScanSummaryArguments<T> arguments;
+  arguments.x = tensors.x;
+  arguments.dt = tensors.dt;
+  arguments.A = tensors.A;
+  arguments.B = tensors.B;
+  arguments.own_states = own;
+  arguments.log_alphas = log_alphas;
+  // What it takes to read everything, one multiply-add per element of the state and token.
+  perf::run(state, tensors.cost(1, 1, 1, 2),
+            [&](const Exec& exec) { ssd_scan_summarize<T>(exec, plan, arguments, tensors.runs); });
+}
+
+/// With the decays of an initialised layer most heads remember a tail of the row only.
+struct SummarizeInitialised {
+  template <class T>
+  static void run(benchmark::State& state, const LayerShape& s, std::int64_t length) {
+    summarize(state, ScanTensors<T>(s, length));
+  }
+};
+
+/// All heads remember everything.
+struct SummarizeSlow {
+  template <class T>
+  static void run(benchmark::State& state, const LayerShape& s, std::int64_t length) {
+    summarize(state, ScanTensors<T>(s, length, -1e-5));
+  }
+};
+
 struct ScanBackward {
   template <class T>
   static void run(benchmark::State& state, const LayerShape& s, std::int64_t length) {
@@ -107,6 +145,8 @@ struct ScanBackward {
 
 void register_scan() {
   add_all<Scan>("ssd_scan/forward");
+  add_all<SummarizeInitialised>("ssd_scan/summarize");
+  add_all<SummarizeSlow>("ssd_scan/summarize_slow");
   add_all<ScanBackward>("ssd_scan/backward");
   constexpr LayerShape large{"mamba2_2p7b", 80, 64, 1, 128};
   for (const std::int64_t length : lengths) {
