@@ -18,6 +18,7 @@
 #include <limits>
 #include <numeric>
 #include <stdexcept>
+#include <support/callback_recorder.hpp>
 #include <support/ranks.hpp>
 #include <vector>
 
@@ -30,6 +31,7 @@ using impl::StateArrival;
 using impl::StateExchangePlan;
 using impl::StateMapShape;
 using testing::HasSubstr;
+using testing::IsEmpty;
 using testing::ThrowsMessage;
 
 using Exec = Kokkos::DefaultExecutionSpace;
@@ -377,6 +379,28 @@ TEST(StateExchange, RepeatsBitByBitAndAllocatesNothing) {
     EXPECT_TRUE(std::equal(given.begin(), given.end(), wanted.begin(), [](float a, float b) {
       return std::bit_cast<std::uint32_t>(a) == std::bit_cast<std::uint32_t>(b);
     })) << name_of(form);
+  }
+}
+
+// Everything runs on the given instance; only wait() promises the states to anybody, and so has to fence.
+TEST(StateExchange, KernelsAndFences) {
+  const auto comm = world();
+  const Problem<float> problem{zigzag(comm.size()), {2, 5, 6, 2}, 11};
+  const std::string complete = "krait::comm: received data complete";
+  for (const StateExchange form : forms) {
+    const Share<float> share(problem, comm, form, ChainDirection::ascending);
+    const auto fences_of = [&](auto&& wait) {
+      const CallbackRecorder recorder;
+      StateArrival<float, Exec> arrival = share.post(comm);
+      wait(arrival.request);
+      for (const auto& kernel : recorder.kernels())
+        EXPECT_EQ(kernel.device, Kokkos::Tools::Experimental::device_id(Exec())) << kernel.label;
+      EXPECT_THAT(recorder.foreign_labels(), IsEmpty());
+      const auto is_last = [&](const CallbackRecorder::Event& fence) { return fence.label == complete; };
+      return std::count_if(recorder.fences().begin(), recorder.fences().end(), is_last);
+    };
+    EXPECT_EQ(fences_of([](Request& request) { request.wait_on(Exec()); }), 0) << name_of(form);
+    EXPECT_EQ(fences_of([](Request& request) { request.wait(); }), 1) << name_of(form);
   }
 }
 
