@@ -30,4 +30,6 @@
 #include <krait/ops/ssd_scan_backward.hpp>
 #include <krait/ops/ssd_scan_summary.hpp>
 #include <krait/parallel/hidden_parallel.hpp>
+#include <krait/parallel/machine.hpp>
+#include <krait/parallel/planner.hpp>
 #include <krait/parallel/sequence_operator.hpp>

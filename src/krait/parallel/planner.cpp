@@ -1,0 +1,517 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include <krait/parallel/planner.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <optional>
+#include <utility>
+
+#include <krait/core/error.hpp>
+#include <krait/layout/head_partition.hpp>
+
+namespace krait {
+namespace {
+
+/// Time of a scan's backward over that of its forward.
+constexpr double backward_over_forward = 2.1;
+/// Time of a summary (the update of the state, without outputs) over that of a forward, per token that it visits.
+constexpr double summary_over_forward = 0.45;
+/// Reads and writes of the convolution's channels: in and out; backward also the gradient that comes in, and again the
+/// forward where it was not saved.
+constexpr double conv_passes_forward = 2;
+constexpr double conv_passes_backward = 3;
+/// Reads and writes of a state when a map is applied to it, S = alpha S + E.
+constexpr double apply_passes = 3;
+/// The same when two maps are composed into the window and into the prefix of a segment.
+constexpr double compose_passes = 6;
+/// Bytes of a message of the chain of segments, which sends states in blocks of whole heads.
+constexpr std::int64_t chain_message_bytes = 256 * 1024;
+
+/// What can be counted, with room for a few more factors below 2^63.
+constexpr double most_bytes = 0x1p58;
+
+std::int64_t steps_of_doubling(std::int64_t segments) {
+  std::int64_t steps = 0;
+  while ((std::int64_t{1} << steps) < segments) ++steps;
+  return steps;
+}
+
+/// Bytes and messages that each rank sends.
+struct Sent {
+  std::vector<std::int64_t> bytes;
+  std::vector<std::int64_t> messages;
+
+  explicit Sent(int ranks) : bytes(static_cast<std::size_t>(ranks)), messages(bytes) {}
+
+  void add(int rank, std::int64_t more_bytes, std::int64_t more_messages) {
+    bytes[static_cast<std::size_t>(rank)] += more_bytes;
+    messages[static_cast<std::size_t>(rank)] += more_messages;
+  }
+  void add(const Sent& other) {
+    for (std::size_t r = 0; r < bytes.size(); ++r) {
+      bytes[r] += other.bytes[r];
+      messages[r] += other.messages[r];
+    }
+  }
+  [[nodiscard]] std::int64_t most_bytes() const { return *std::max_element(bytes.begin(), bytes.end()); }
+  [[nodiscard]] std::int64_t most_messages() const { return *std::max_element(messages.begin(), messages.end()); }
+};
+
+/// What ranks send when something travels with the tokens, and when gradients travel the other way.
+struct BothWays {
+  Sent ascending;
+  Sent descending;
+
+  explicit BothWays(int ranks) : ascending(ranks), descending(ranks) {}
+
+  void add(int from, int to, std::int64_t bytes, std::int64_t messages) {
+    ascending.add(from, bytes, messages);
+    descending.add(to, bytes, messages);
+  }
+  /// The same in both directions.
+  void add_each(int rank, std::int64_t bytes, std::int64_t messages) { add(rank, rank, bytes, messages); }
+};
+
+/// An exchange of state passing: what is sent, how long it takes in one direction, what memory it needs.
+struct Exchanged {
+  BothWays sent;
+  double seconds = 0;
+  std::int64_t memory = 0;
+};
+
+/// Counts the messages of ranks whose segments send: all that go from one rank to another in one step are one message.
+class Partners {
+ public:
+  explicit Partners(int ranks) : seen_(static_cast<std::size_t>(ranks), -1) {}
+  /// True when `rank` sends to `other` for the first time in its turn `turn`.
+  bool is_new(std::int64_t turn, int other) {
+    return std::exchange(seen_[static_cast<std::size_t>(other)], turn) != turn;
+  }
+
+ private:
+  std::vector<std::int64_t> seen_;
+};
+
+/// What the formulas share.
+struct Model {
+  const Machine& machine;
+  const Workload& work;
+  const SequenceOperatorConfig& config;
+  const Sharding& sharding;
+
+  [[nodiscard]] std::int64_t ranks() const { return sharding.ranks(); }
+  /// Bytes of one number per row.
+  [[nodiscard]] std::int64_t number() const { return work.batch * work.scalar_bytes; }
+  /// Bytes of a segment's state, and of its map.
+  [[nodiscard]] std::int64_t state_bytes() const {
+    return work.batch * work.accumulator_bytes * config.d_inner() * config.d_state;
+  }
+  [[nodiscard]] std::int64_t map_bytes() const {
+    return state_bytes() + work.batch * work.accumulator_bytes * config.heads;
+  }
+
+  [[nodiscard]] double network_seconds(double messages, double bytes) const {
+    return messages * machine.latency + bytes / machine.network_bandwidth;
+  }
+  /// Of an exchange: that of the rank which sends most.
+  [[nodiscard]] double network_seconds(const Sent& sent) const {
+    return network_seconds(static_cast<double>(sent.most_messages()), static_cast<double>(sent.most_bytes()));
+  }
+  [[nodiscard]] double copy_seconds(double bytes) const { return bytes / machine.memory_bandwidth; }
+
+  /// Part of the threads' time that the scan of so many heads uses: rows times heads are shared out among the threads;
+  /// where there are more than two threads for each, the scan cuts rows into segments, which are walked again for their
+  /// summaries.
+  [[nodiscard]] double efficiency(std::int64_t heads) const {
+    const std::int64_t teams = std::max<std::int64_t>(1, work.batch * heads);
+    const std::int64_t cuts = std::max<std::int64_t>(1, work.threads / teams);
+    const std::int64_t rounds = (teams * cuts + work.threads - 1) / work.threads;
+    const double busy = static_cast<double>(teams * cuts) / static_cast<double>(rounds * work.threads);
+    return cuts > 1 ? busy / (1 + summary_over_forward) : busy;
+  }
+
+  /// Convolution and scan of `tokens` tokens of each row.
+  [[nodiscard]] double layer_seconds(std::int64_t tokens, std::int64_t heads, std::int64_t conv_channels) const {
+    const double conv = copy_seconds(static_cast<double>(number() * tokens * conv_channels));
+    double passes = conv_passes_forward;
+    double scans = 1;
+    if (work.backward) {
+      passes += conv_passes_backward + (work.saving == Saving::lean ? conv_passes_forward : 0);
+      scans += backward_over_forward;
+    }
+    return scans * scan_seconds(tokens, heads) + passes * conv;
+  }
+  [[nodiscard]] double scan_seconds(std::int64_t tokens, std::int64_t heads) const {
+    const double operations =
+        4.0 * static_cast<double>(heads * config.head_dim * config.d_state) * static_cast<double>(work.batch * tokens);
+    return operations / (machine.scan_flops * efficiency(heads));
+  }
+
+  /// Memory of a call that keeps its tokens: what enters and leaves, the output of the convolution, and its gradient.
+  [[nodiscard]] std::int64_t layer_memory() const {
+    const std::int64_t in = config.input_width();
+    const std::int64_t out = config.d_inner();
+    const std::int64_t conv = config.conv_channels();
+    return number() * sharding.most_tokens() * (work.backward ? 2 * in + out + 2 * conv : in + out + conv);
+  }
+};
+
+Prediction impossible(Prediction prediction, std::string why) {
+  prediction.impossible = std::move(why);
+  return prediction;
+}
+
+Prediction local(const Model& model) {
+  Prediction result{.strategy = Strategy::local};
+  if (model.ranks() > 1) return impossible(result, "local runs on one rank");
+  result.seconds = model.layer_seconds(model.sharding.length(), model.config.heads, model.config.conv_channels());
+  result.memory_bytes_per_rank = model.layer_memory();
+  return result;
+}
+
+// ---- hidden-parallel ----
+
+/// One exchange of tokens for heads: a rank sends its tokens of the columns of every other rank that has any.
+template <class Width>
+Sent to_heads(const Model& model, const Width& local_width) {
+  std::int64_t all = 0;
+  std::int64_t receivers = 0;
+  for (int r = 0; r < model.ranks(); ++r) {
+    all += local_width(r);
+    receivers += local_width(r) > 0 ? 1 : 0;
+  }
+  Sent sent(model.sharding.ranks());
+  for (int r = 0; r < model.ranks(); ++r) {
+    const std::int64_t tokens = model.sharding.tokens(r);
+    if (tokens == 0) continue;
+    sent.add(r, model.number() * tokens * (all - local_width(r)), receivers - (local_width(r) > 0 ? 1 : 0));
+  }
+  return sent;
+}
+
+/// The way back: a rank sends its columns of all tokens that others hold.
+template <class Width>
+Sent to_sequence(const Model& model, const Width& local_width) {
+  std::int64_t receivers = 0;
+  for (int r = 0; r < model.ranks(); ++r) receivers += model.sharding.tokens(r) > 0 ? 1 : 0;
+  Sent sent(model.sharding.ranks());
+  for (int r = 0; r < model.ranks(); ++r) {
+    if (local_width(r) == 0) continue;
+    const std::int64_t tokens = model.sharding.tokens(r);
+    sent.add(r, model.number() * (model.sharding.length() - tokens) * local_width(r), receivers - (tokens > 0 ? 1 : 0));
+  }
+  return sent;
+}
+
+std::optional<HeadPartition> partition_of(const Model& model, std::string& why_not) {
+  const SequenceOperatorConfig& config = model.config;
+  try {
+    return HeadPartition({0, model.sharding.ranks()}, {config.heads, config.head_dim, config.groups, config.d_state},
+                         config.divisibility);
+  } catch (const ConfigError& error) {
+    why_not = error.what();
+    return {};
+  }
+}
+
+Prediction hidden_parallel(const Model& model) {
+  Prediction result{.strategy = Strategy::hidden_parallel};
+  const std::optional<HeadPartition> heads = partition_of(model, result.impossible);
+  if (!heads) return result;
+
+  const auto projection = [&](int r) { return heads->projection_width_local(r, false); };
+  const auto inner = [&](int r) { return heads->d_inner_local(r); };
+  const auto both = [&](int r) { return projection(r) + inner(r); };
+  const auto sum = [&](const auto& width) {
+    std::int64_t all = 0;
+    for (int r = 0; r < model.ranks(); ++r) all += width(r);
+    return all;
+  };
+  const bool lean = model.work.saving == Saving::lean;
+  const bool backward = model.work.backward;
+  std::vector<Sent> exchanges{to_heads(model, projection), to_sequence(model, inner)};
+  if (backward) {
+    exchanges.push_back(lean ? to_heads(model, both) : to_heads(model, inner));
+    exchanges.push_back(to_sequence(model, projection));
+  }
+
+  // The rank with most of everything; with heads shared out evenly there is one.
+  std::int64_t most_heads = 0;
+  std::int64_t most_channels = 0;
+  std::int64_t widest = 0;
+  for (int r = 0; r < model.ranks(); ++r) {
+    most_heads = std::max(most_heads, heads->heads(r));
+    most_channels = std::max(most_channels, heads->conv_channels_local(r));
+    widest = std::max(widest, projection(r));
+  }
+  const std::int64_t length = model.sharding.length();
+  const std::int64_t tokens = model.sharding.most_tokens();
+  const std::int64_t packed = sum(projection);
+  const std::int64_t in = model.config.input_width();
+  const std::int64_t out = model.config.d_inner();
+  const std::int64_t most_inner = most_heads * model.config.head_dim;
+
+  result.seconds = model.layer_seconds(length, most_heads, most_channels);
+  if (model.ranks() > 1) {
+    // What is packed, and unpacked, is read and written.
+    std::int64_t columns = in + packed + 2 * out;
+    if (backward) columns += (lean ? in + packed : 0) + 2 * out + packed + in;
+    result.seconds += model.copy_seconds(static_cast<double>(model.number() * tokens * columns));
+  }
+  Sent sent(model.sharding.ranks());
+  for (const Sent& exchange : exchanges) {
+    sent.add(exchange);
+    result.seconds += model.network_seconds(exchange);
+  }
+  result.bytes_sent_per_rank = sent.most_bytes();
+  result.messages = sent.most_messages();
+
+  if (model.ranks() == 1) {
+    result.memory_bytes_per_rank = model.layer_memory();
+    return result;
+  }
+  // The blocks of HiddenParallel, which lie in the tensors of its caller as far as these reach. First the forward.
+  const std::int64_t arrival = std::max(length * widest, tokens * out);
+  std::int64_t memory = std::max(tokens * in, arrival) + std::max(tokens * out, length * most_inner) +
+                        std::max(tokens * packed, length * most_channels);
+  if (backward) {
+    const std::int64_t saved = lean ? 0 : length * (widest + most_channels);
+    const std::int64_t entering = lean ? packed + out : out;
+    const std::int64_t arriving = lean ? widest + most_inner : most_inner;
+    const std::int64_t first = length * widest;
+    const std::int64_t second = std::max(length * most_channels, tokens * entering - first);
+    const std::int64_t gradients = std::max({tokens * out, length * arriving, tokens * packed});
+    memory = std::max(memory + saved, 2 * tokens * in + saved + gradients + first + second);
+  }
+  result.memory_bytes_per_rank = model.number() * memory;
+  return result;
+}
+
+// ---- state passing ----
+
+/// Rows before each segment that the convolution needs, from the ranks that hold them.
+BothWays halo(const Model& model) {
+  const std::int64_t rows = model.config.d_conv - 1;
+  BothWays sent(model.sharding.ranks());
+  const std::vector<Sharding::Link>& links = model.sharding.links();
+  if (!model.sharding.has_links()) {
+    for (int r = 0; r < model.ranks(); ++r) {
+      const std::int64_t most = model.sharding.segments(r) * rows;
+      sent.add_each(r, most, std::min(most, model.ranks() - 1));
+    }
+    return sent;
+  }
+  std::vector<std::pair<int, int>> pairs;
+  for (std::size_t s = 0; s < links.size(); ++s) {
+    std::int64_t missing = rows;
+    for (std::size_t from = s; from-- > 0 && missing > 0;) {
+      const std::int64_t count = std::min(missing, links[from].tokens);
+      missing -= count;
+      if (links[from].owner == links[s].owner) continue;
+      sent.add(links[from].owner, links[s].owner, count, 0);
+      pairs.emplace_back(links[from].owner, links[s].owner);
+    }
+  }
+  std::sort(pairs.begin(), pairs.end());
+  pairs.erase(std::unique(pairs.begin(), pairs.end()), pairs.end());
+  for (const auto& [from, to] : pairs) sent.add(from, to, 0, 1);
+  return sent;
+}
+
+/// All maps to all ranks; each composes those before its last segment.
+Exchanged all_gather(const Model& model) {
+  const std::int64_t map = model.map_bytes();
+  const std::int64_t others = model.ranks() - 1;
+  Exchanged result{BothWays(model.sharding.ranks())};
+  for (int r = 0; r < model.ranks(); ++r) {
+    const std::int64_t segments = model.sharding.segments(r);
+    if (segments > 0) result.sent.add_each(r, segments * map * others, others);
+  }
+  result.seconds = model.network_seconds(result.sent.ascending) +
+                   model.copy_seconds(static_cast<double>(model.sharding.segments() * map));
+  result.memory = model.sharding.segments() * map + model.sharding.most_segments() * (map + model.state_bytes());
+  return result;
+}
+
+/// In the step of distance d = 1, 2, 4 ... segment s sends the map of the d segments up to it to segment s + d.
+Exchanged doubling(const Model& model) {
+  const std::int64_t map = model.map_bytes();
+  const std::int64_t steps = steps_of_doubling(model.sharding.segments());
+  const std::int64_t most_segments = model.sharding.most_segments();
+  const std::vector<Sharding::Link>& links = model.sharding.links();
+  Exchanged result{BothWays(model.sharding.ranks())};
+  if (model.sharding.has_links()) {
+    std::vector<std::vector<std::int64_t>> segments_of(static_cast<std::size_t>(model.ranks()));
+    for (std::size_t s = 0; s < links.size(); ++s)
+      segments_of[static_cast<std::size_t>(links[s].owner)].push_back(static_cast<std::int64_t>(s));
+    Partners partners(model.sharding.ranks());
+    std::int64_t turn = 0;
+    for (std::int64_t step = 0; step < steps; ++step) {
+      const std::int64_t distance = std::int64_t{1} << step;
+      BothWays sent(model.sharding.ranks());
+      for (int r = 0; r < model.ranks(); ++r, ++turn) {
+        for (const std::int64_t s : segments_of[static_cast<std::size_t>(r)]) {
+          if (s + distance >= model.sharding.segments()) continue;
+          const int to = links[static_cast<std::size_t>(s + distance)].owner;
+          if (to != r) sent.add(r, to, map, partners.is_new(turn, to) ? 1 : 0);
+        }
+      }
+      result.seconds += model.network_seconds(sent.ascending);
+      result.sent.ascending.add(sent.ascending);
+      result.sent.descending.add(sent.descending);
+    }
+  } else {
+    for (int r = 0; r < model.ranks(); ++r) {
+      const std::int64_t segments = model.sharding.segments(r);
+      result.sent.add_each(r, steps * segments * map, steps * std::min(segments, model.ranks() - 1));
+    }
+    result.seconds = model.network_seconds(result.sent.ascending);
+  }
+  result.seconds += model.copy_seconds(compose_passes * static_cast<double>(steps * most_segments * map));
+  // Of every segment: its map, the windows it sends and receives, and what enters it.
+  result.memory = most_segments * 4 * map;
+  return result;
+}
+
+/// The state goes from segment to segment, the blocks of heads one behind the other.
+Exchanged chain(const Model& model) {
+  const std::int64_t state = model.state_bytes();
+  const std::int64_t heads = model.config.heads;
+  const std::int64_t heads_of_block =
+      std::clamp<std::int64_t>(chain_message_bytes * heads / std::max<std::int64_t>(1, state), 1, heads);
+  const std::int64_t blocks = (heads + heads_of_block - 1) / heads_of_block;
+  const std::vector<Sharding::Link>& links = model.sharding.links();
+  Exchanged result{BothWays(model.sharding.ranks())};
+  std::int64_t hops = 0;  // from one rank to another
+  if (model.sharding.has_links()) {
+    for (std::size_t s = 1; s < links.size(); ++s) {
+      if (links[s].owner == links[s - 1].owner) continue;
+      result.sent.add(links[s - 1].owner, links[s].owner, state, blocks);
+      ++hops;
+    }
+  } else {
+    for (int r = 0; r < model.ranks(); ++r)
+      result.sent.add_each(r, model.sharding.segments(r) * state, model.sharding.segments(r) * blocks);
+    hops = model.sharding.segments() - 1;
+  }
+  if (hops > 0) {
+    const double block = static_cast<double>(state) / static_cast<double>(blocks);
+    result.seconds = static_cast<double>(hops + blocks - 1) *
+                     (model.network_seconds(1, block) + model.copy_seconds(apply_passes * block));
+  }
+  result.memory = model.sharding.most_segments() * (model.map_bytes() + state);
+  return result;
+}
+
+Prediction state_passing(const Model& model, StateExchange exchange) {
+  Prediction result{.strategy = Strategy::state_passing, .exchange = exchange};
+  const double all_maps = static_cast<double>(model.sharding.segments()) * static_cast<double>(model.map_bytes());
+  if (all_maps * static_cast<double>(model.ranks()) > most_bytes)
+    return impossible(result, "its chain of " + std::to_string(model.sharding.segments()) + " segments is too long");
+  const std::int64_t tokens = model.sharding.most_tokens();
+  const std::int64_t heads = model.config.heads;
+  result.seconds = model.layer_seconds(tokens, heads, model.config.conv_channels());
+  result.memory_bytes_per_rank = model.layer_memory();
+  if (model.sharding.segments() <= 1) return result;
+
+  const Exchanged states = exchange == StateExchange::all_gather ? all_gather(model)
+                           : exchange == StateExchange::doubling ? doubling(model)
+                                                                 : chain(model);
+  const std::int64_t directions = model.work.backward ? 2 : 1;
+  const double summary = summary_over_forward * model.work.summary_visits * model.scan_seconds(tokens, heads);
+  result.seconds += static_cast<double>(directions) * (states.seconds + summary);
+
+  const BothWays rows = halo(model);
+  Sent sent(model.sharding.ranks());
+  const auto add_halo = [&](Sent part, std::int64_t number_bytes) {
+    for (std::int64_t& bytes : part.bytes) bytes *= number_bytes * model.config.conv_channels();
+    sent.add(part);
+    result.seconds += model.network_seconds(part);
+  };
+  sent.add(states.sent.ascending);
+  add_halo(rows.ascending, model.number());
+  if (model.work.backward) {
+    sent.add(states.sent.descending);
+    add_halo(rows.descending, model.work.batch * model.work.accumulator_bytes);  // gradients of those rows
+  }
+  result.bytes_sent_per_rank = sent.most_bytes();
+  result.messages = sent.most_messages();
+  // The rows before a segment are packed, arrive, and become the state of its convolution. A backward has kept that, and
+  // the state that entered; states and their gradients have two places each then.
+  const std::int64_t row = model.work.batch * model.config.conv_channels();
+  std::int64_t per_segment = (model.config.d_conv - 1) * row * 3 * model.work.scalar_bytes;
+  if (model.work.backward) {
+    per_segment += (model.config.d_conv - 1) * row * 4 * model.work.accumulator_bytes + 5 * model.state_bytes();
+  }
+  result.memory_bytes_per_rank += states.memory + model.sharding.most_segments() * per_segment;
+  return result;
+}
+
+std::string text(const char* format, double value) {
+  char buffer[64];
+  std::snprintf(buffer, sizeof buffer, format, value);
+  return buffer;
+}
+
+std::string takes(const Prediction& prediction) {
+  return text("%.3g ms, ", 1e3 * prediction.seconds) +
+         text("%.3g MiB per rank", static_cast<double>(prediction.bytes_sent_per_rank) / (1 << 20));
+}
+
+}  // namespace
+
+void Workload::validate() const {
+  config.validate();
+  const auto require = [](const char* name, double value, bool good, const char* expected) {
+    KRAIT_REQUIRE(ConfigError, good, "krait::Workload: ", name, " is ", value, ", expected ", expected);
+  };
+  require("batch", static_cast<double>(batch), batch >= 0, "0 or more");
+  require("scalar_bytes", static_cast<double>(scalar_bytes), scalar_bytes >= 1, "1 or more");
+  require("accumulator_bytes", static_cast<double>(accumulator_bytes), accumulator_bytes >= 1, "1 or more");
+  require("threads", static_cast<double>(threads), threads >= 1, "1 or more");
+  const double bytes = static_cast<double>(batch) * static_cast<double>(sharding.length()) *
+                       static_cast<double>(config.input_width()) * static_cast<double>(accumulator_bytes);
+  require("batch * length * input_width * accumulator_bytes", bytes, bytes <= most_bytes, "at most 2^58");
+  require("summary_visits", summary_visits, 0 <= summary_visits && summary_visits <= 1, "0 to 1");
+}
+
+std::string Prediction::name() const {
+  const std::string plain = name_of(strategy);
+  return strategy == Strategy::state_passing ? plain + ':' + name_of(exchange) : plain;
+}
+
+std::string Choice::explanation() const {
+  std::string line = best().name() + ": " + takes(best());
+  for (const Strategy strategy : {Strategy::local, Strategy::hidden_parallel, Strategy::state_passing}) {
+    if (strategy == best().strategy) continue;
+    const Prediction* fastest = nullptr;
+    for (const Prediction& other : predictions) {
+      if (other.strategy == strategy && (fastest == nullptr || other.seconds < fastest->seconds)) fastest = &other;
+    }
+    line += "; " + fastest->name();
+    line += fastest->possible() ? " would take " + takes(*fastest) : " cannot run: " + fastest->impossible;
+  }
+  return line;
+}
+
+Planner::Planner(const Machine& machine) : machine_(machine) { machine_.validate(); }
+
+std::vector<Prediction> Planner::predict(const Workload& workload) const {
+  workload.validate();
+  const Model model{machine_, workload, workload.config, workload.sharding};
+  return {local(model), hidden_parallel(model), state_passing(model, StateExchange::all_gather),
+          state_passing(model, StateExchange::doubling), state_passing(model, StateExchange::chain)};
+}
+
+Choice Planner::choose(const Workload& workload) const {
+  Choice choice{.predictions = predict(workload)};
+  for (std::size_t i = 0; i < choice.predictions.size(); ++i) {
+    const Prediction& prediction = choice.predictions[i];
+    const Prediction& best = choice.best();
+    if (prediction.possible() && (!best.possible() || prediction.seconds < best.seconds)) choice.winner = i;
+  }
+  return choice;
+}
+
+}  // namespace krait

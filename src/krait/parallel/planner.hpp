@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+/// \file
+/// Which strategy suits: predicted from shapes alone, without a message, so that all ranks decide alike.
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include <krait/parallel/machine.hpp>
+#include <krait/parallel/saving.hpp>
+#include <krait/parallel/sharding.hpp>
+#include <krait/parallel/sequence_operator.hpp>
+#include <krait/parallel/strategy.hpp>
+
+namespace krait {
+
+/// One call of the operator of one layer.
+struct Workload {
+  SequenceOperatorConfig config = {};
+  Sharding sharding = Sharding::contiguous(1, 0);
+  std::int64_t batch = 1;
+  /// Bytes of an activation, and of a number of a state.
+  std::int64_t scalar_bytes = 4;
+  std::int64_t accumulator_bytes = 4;
+  /// Threads of a rank: the scan shares out rows and heads among them.
+  std::int64_t threads = 1;
+  /// A forward that is followed by its backward, together.
+  bool backward = false;
+  Saving saving = Saving::lean;
+  /// Part of its tokens that a segment's summary visits: it stops where the state has decayed to nothing. The default
+  /// is about what parameters as initialised need; 1 is the worst case.
+  double summary_visits = 0.2;
+
+  /// \throws ConfigError naming the value that makes no sense
+  void validate() const;
+};
+
+/// What one strategy takes. Of numbers that differ from rank to rank the largest.
+struct Prediction {
+  Strategy strategy = Strategy::local;
+  StateExchange exchange = StateExchange::automatic;  ///< of state passing
+  /// Why it cannot run; empty when it can. The numbers are 0 then.
+  std::string impossible = {};
+  double seconds = 0;
+  std::int64_t bytes_sent_per_rank = 0;
+  std::int64_t messages = 0;  ///< that a rank sends
+  /// Inputs, outputs, workspace and what is saved, as far as it grows with tokens or segments; parameters and what the
+  /// kernels keep per thread are not in it.
+  std::int64_t memory_bytes_per_rank = 0;
+
+  [[nodiscard]] bool possible() const { return impossible.empty(); }
+  /// "hidden_parallel", "state_passing:doubling" ...
+  [[nodiscard]] std::string name() const;
+};
+
+struct Choice {
+  /// Of every strategy, in a fixed order: local, hidden_parallel, state_passing with each exchange.
+  std::vector<Prediction> predictions;
+  std::size_t winner = 0;
+
+  [[nodiscard]] const Prediction& best() const { return predictions[winner]; }
+  /// One line: the winner, and what the other strategies would take or why they cannot run.
+  [[nodiscard]] std::string explanation() const;
+};
+
+/// Predicts what the strategies take, by this model:
+///
+///     seconds = scan FLOPs / scan_flops                          4 heads head_dim d_state per token, backward more
+///             + bytes of convolution, pack, unpack / memory_bandwidth
+///             + messages one after the other * latency
+///             + bytes sent / network_bandwidth
+///
+/// of the rank that has most, nothing overlapped. Volumes are exact, as the communicator's counters show them; for
+/// shardings of which only the counts are known they are bounds. The factors that were
+/// measured stand in planner.cpp, with what they mean; docs/parallelism.md has the formulas.
+class Planner {
+ public:
+  /// \throws ConfigError for a machine that cannot be
+  explicit Planner(const Machine& machine = {});
+
+  [[nodiscard]] const Machine& machine() const { return machine_; }
+
+  /// Of every strategy, in the order of Choice.
+  /// \throws ConfigError for a workload that makes no sense
+  [[nodiscard]] std::vector<Prediction> predict(const Workload& workload) const;
+  /// The fastest that can run; of equals the first.
+  [[nodiscard]] Choice choose(const Workload& workload) const;
+
+ private:
+  Machine machine_;
+};
+
+}  // namespace krait
