@@ -17,6 +17,7 @@ krait_option_auto(LIBXSMM "Small matrix products on the host by LIBXSMM")
 krait_option_auto(HIGHWAY "Vector mathematics on the host by Highway")
 option(Krait_ENABLE_GPU_AWARE_MPI "Default of the run-time switch: hand device memory to MPI as it is" OFF)
 
+option(Krait_ENABLE_PROGRAMS "Build and install the programs (krait-plan)" ${PROJECT_IS_TOP_LEVEL})
 option(Krait_ENABLE_TESTS "Build the unit tests" ${PROJECT_IS_TOP_LEVEL})
 option(Krait_ENABLE_PERF_TESTS "Build the benchmarks" OFF)
 option(Krait_ENABLE_EXAMPLES "Build the examples" ${PROJECT_IS_TOP_LEVEL})

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "options.hpp"
 
-#include "genome_common/option_parser.hpp"
+#include "common/option_parser.hpp"
 
 namespace genome {
+
+using command_line::number;
 
 Options parse_options(int argc, const char* const* argv) {
   Options options;

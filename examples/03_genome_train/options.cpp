@@ -4,9 +4,13 @@
 #include <algorithm>
 #include <krait/core/error.hpp>
 
-#include "genome_common/option_parser.hpp"
+#include "common/option_parser.hpp"
 
 namespace genome::train {
+
+using command_line::number;
+using command_line::path;
+using command_line::real;
 
 Schedule Options::schedule() const {
   constexpr std::int64_t steps_per_warm_up_step = 10;

@@ -2,6 +2,11 @@
 #include "genome_common/input_options.hpp"
 
 namespace genome {
+
+using command_line::choice;
+using command_line::number;
+using command_line::path;
+
 namespace {
 
 // Where Debian's package bowtie2-examples puts the genome of the phage lambda (NC_001416.1, 48,502 bases).

@@ -6,9 +6,11 @@
 #include <krait/layout/sequence_layout.hpp>
 #include <string>
 
-#include "genome_common/option_parser.hpp"
+#include "common/option_parser.hpp"
 
 namespace genome {
+
+using command_line::OptionParser;
 
 enum class LayoutKind { zigzag, contiguous };
 

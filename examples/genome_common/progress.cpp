@@ -21,9 +21,9 @@ bool shows_a_terminal() {
 }  // namespace
 
 void add_progress_option(OptionParser& parser, ProgressKind& kind) {
-  parser.add("--progress", choice<ProgressKind>(kind, {{"auto", ProgressKind::automatic},
-                                                       {"bar", ProgressKind::bar},
-                                                       {"lines", ProgressKind::lines}}));
+  parser.add("--progress", command_line::choice<ProgressKind>(kind, {{"auto", ProgressKind::automatic},
+                                                                     {"bar", ProgressKind::bar},
+                                                                     {"lines", ProgressKind::lines}}));
 }
 
 bool wants_bar(ProgressKind kind) {

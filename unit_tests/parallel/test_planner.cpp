@@ -30,9 +30,9 @@ using krait::LayoutError;
 using krait::Place;
 using krait::Planner;
 using krait::Prediction;
-using krait::Sharding;
 using krait::SequenceLayout;
 using krait::SequenceOperatorConfig;
+using krait::Sharding;
 using krait::StateExchange;
 using krait::Strategy;
 using krait::Workload;
@@ -113,8 +113,8 @@ TEST(Sharding, CountsWhatItDoesNotList) {
 
 TEST(Sharding, OfExplicitTokens) {
   const Sharding sharding = Sharding::of(SequenceLayout::explicit_tokens({0, 3}, {{4, 5, 0, 1}, {}, {2, 3, 6}}));
-  EXPECT_THAT(sharding.links(), ElementsAre(Sharding::Link{0, 2}, Sharding::Link{2, 2}, Sharding::Link{0, 2},
-                                         Sharding::Link{2, 1}));
+  EXPECT_THAT(sharding.links(),
+              ElementsAre(Sharding::Link{0, 2}, Sharding::Link{2, 2}, Sharding::Link{0, 2}, Sharding::Link{2, 1}));
   EXPECT_EQ(sharding.most_segments(), 2);
   EXPECT_EQ(sharding.most_tokens(), 4);
 }
@@ -437,8 +437,7 @@ TEST(Planner, LongRowsPassStatesAndShortDocumentsTradeHeads) {
   EXPECT_EQ(best(Sharding::contiguous(8, 1 << 20)).strategy, Strategy::state_passing);
   EXPECT_EQ(best(Sharding::zigzag(8, 1 << 20)).strategy, Strategy::state_passing);
   EXPECT_EQ(best(Sharding::zigzag(8, 1024)).strategy, Strategy::hidden_parallel);
-  EXPECT_EQ(best(Sharding::zigzag_docs(8, std::vector<std::int64_t>(512, 2048))).strategy,
-            Strategy::hidden_parallel);
+  EXPECT_EQ(best(Sharding::zigzag_docs(8, std::vector<std::int64_t>(512, 2048))).strategy, Strategy::hidden_parallel);
   // All maps to all ranks costs the square of the ranks, log steps do not.
   EXPECT_EQ(best(Sharding::contiguous(64, 1 << 22)).exchange, StateExchange::doubling);
 }

@@ -204,13 +204,19 @@ Sent to_sequence(const Model& model, const Width& local_width) {
   return sent;
 }
 
+/// What an error says, without the function before and the place in the source behind.
+std::string sentence(const std::string& what) {
+  const std::size_t begin = what.find(": ") + 2;
+  return what.substr(begin, what.rfind(" [") - begin);
+}
+
 std::optional<HeadPartition> partition_of(const Model& model, std::string& why_not) {
   const SequenceOperatorConfig& config = model.config;
   try {
     return HeadPartition({0, model.sharding.ranks()}, {config.heads, config.head_dim, config.groups, config.d_state},
                          config.divisibility);
   } catch (const ConfigError& error) {
-    why_not = error.what();
+    why_not = sentence(error.what());
     return {};
   }
 }
@@ -437,8 +443,8 @@ Prediction state_passing(const Model& model, StateExchange exchange) {
   }
   result.bytes_sent_per_rank = sent.most_bytes();
   result.messages = sent.most_messages();
-  // The rows before a segment are packed, arrive, and become the state of its convolution. A backward has kept that, and
-  // the state that entered; states and their gradients have two places each then.
+  // The rows before a segment are packed, arrive, and become the state of its convolution. A backward has kept that,
+  // and the state that entered; states and their gradients have two places each then.
   const std::int64_t row = model.work.batch * model.config.conv_channels();
   std::int64_t per_segment = (model.config.d_conv - 1) * row * 3 * model.work.scalar_bytes;
   if (model.work.backward) {

@@ -11,8 +11,8 @@
 
 #include <krait/parallel/machine.hpp>
 #include <krait/parallel/saving.hpp>
-#include <krait/parallel/sharding.hpp>
 #include <krait/parallel/sequence_operator.hpp>
+#include <krait/parallel/sharding.hpp>
 #include <krait/parallel/strategy.hpp>
 
 namespace krait {

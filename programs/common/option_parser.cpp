@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#include "genome_common/option_parser.hpp"
+#include "common/option_parser.hpp"
 
+#include <algorithm>
 #include <charconv>
 #include <sstream>
 #include <system_error>
 
-namespace genome {
+namespace command_line {
 namespace {
 
 /// False unless all of `text` is a number of this type.
@@ -69,6 +70,20 @@ OptionParser::Setter number(std::uint64_t& target) {
   return whole_number(target, std::uint64_t{0}, std::numeric_limits<std::uint64_t>::max());
 }
 
+OptionParser::Setter numbers(std::vector<std::int64_t>& target, std::int64_t least, std::int64_t most) {
+  return [=, &target](const std::string& name, const std::string& text) {
+    target.clear();
+    std::size_t begin = 0;
+    while (begin <= text.size()) {
+      const std::size_t end = std::min(text.find(',', begin), text.size());
+      std::int64_t value = 0;
+      number(value, least, most)(name, text.substr(begin, end - begin));
+      target.push_back(value);
+      begin = end + 1;
+    }
+  };
+}
+
 OptionParser::Setter real(double& target, double least, double most, bool least_too) {
   return [=, &target](const std::string& name, const std::string& text) {
     double value = 0;
@@ -89,4 +104,4 @@ OptionParser::Setter path(std::string& target) {
   };
 }
 
-}  // namespace genome
+}  // namespace command_line

@@ -10,7 +10,7 @@
 
 #include <krait/core/error.hpp>
 
-namespace genome {
+namespace command_line {
 
 /// Reads a command line of `--name value` (or `--name=value`) options and of flags.
 class OptionParser {
@@ -43,6 +43,9 @@ OptionParser::Setter number(std::uint64_t& target);
 /// A number in (least, most], or in [least, most] when `least_too`.
 OptionParser::Setter real(double& target, double least, double most, bool least_too = false);
 
+/// Whole numbers in [least, most] between commas, at least one.
+OptionParser::Setter numbers(std::vector<std::int64_t>& target, std::int64_t least, std::int64_t most);
+
 /// The path of a file.
 OptionParser::Setter path(std::string& target);
 
@@ -62,4 +65,4 @@ OptionParser::Setter choice(Choice& target, const std::map<std::string, Choice>&
 }
 /// \}
 
-}  // namespace genome
+}  // namespace command_line

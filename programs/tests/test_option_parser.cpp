@@ -6,11 +6,11 @@
 #include <string>
 #include <vector>
 
-#include "genome_common/option_parser.hpp"
+#include "common/option_parser.hpp"
 
 namespace {
 
-using genome::OptionParser;
+using command_line::OptionParser;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::ThrowsMessage;
@@ -25,16 +25,18 @@ struct Values {
   std::string file;
   Colour colour = Colour::red;
   bool loud = false;
+  std::vector<std::int64_t> sizes;
 };
 
 OptionParser parser_for(Values& values) {
   OptionParser parser;
-  parser.add("--count", genome::number(values.count, 1, 100));
-  parser.add("--seed", genome::number(values.seed));
-  parser.add("--rate", genome::real(values.rate, 0, 1));
-  parser.add("--decay", genome::real(values.decay, 0, 1, /*least_too=*/true));
-  parser.add("--file", genome::path(values.file));
-  parser.add("--colour", genome::choice<Colour>(values.colour, {{"red", Colour::red}, {"green", Colour::green}}));
+  parser.add("--count", command_line::number(values.count, 1, 100));
+  parser.add("--seed", command_line::number(values.seed));
+  parser.add("--rate", command_line::real(values.rate, 0, 1));
+  parser.add("--decay", command_line::real(values.decay, 0, 1, /*least_too=*/true));
+  parser.add("--file", command_line::path(values.file));
+  parser.add("--colour", command_line::choice<Colour>(values.colour, {{"red", Colour::red}, {"green", Colour::green}}));
+  parser.add("--sizes", command_line::numbers(values.sizes, 1, 9));
   parser.add_flag("--loud", [&values] { values.loud = true; });
   return parser;
 }
@@ -68,6 +70,15 @@ TEST(OptionParser, NumbersHaveBounds) {
   EXPECT_THAT([] { parse({"--rate", "0.1x"}); }, refuses("got '0.1x'"));
   EXPECT_EQ(parse({"--decay", "0"}).decay, 0);
   EXPECT_THAT([] { parse({"--decay=-0.1"}); }, refuses("--decay takes a number of at least 0 and at most 1"));
+}
+
+TEST(OptionParser, TakesNumbersBetweenCommas) {
+  EXPECT_THAT(parse({"--sizes", "3"}).sizes, ElementsAre(3));
+  EXPECT_THAT(parse({"--sizes=1,9,1"}).sizes, ElementsAre(1, 9, 1));
+  EXPECT_THAT(parse({"--sizes", "1,2", "--sizes", "4"}).sizes, ElementsAre(4));
+  EXPECT_THAT([] { parse({"--sizes", "1,10"}); }, refuses("--sizes takes a whole number of at most 9, got '10'"));
+  EXPECT_THAT([] { parse({"--sizes", "1,"}); }, refuses("got ''"));
+  EXPECT_THAT([] { parse({"--sizes="}); }, refuses("got ''"));
 }
 
 TEST(OptionParser, RefusesWhatItDoesNotKnow) {
