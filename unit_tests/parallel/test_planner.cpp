@@ -15,6 +15,7 @@
 #include <krait/layout/sequence_layout.hpp>
 #include <krait/parallel/hidden_parallel.hpp>
 #include <krait/parallel/planner.hpp>
+#include <krait/parallel/state_exchange.hpp>
 #include <map>
 #include <numeric>
 #include <set>
@@ -258,36 +259,13 @@ class StatePassingVolumes {
     for (const auto& [from, to] : pairs) ++messages_[static_cast<std::size_t>(from)];
   }
   void states(StateExchange exchange, std::int64_t batch, bool backward) {
-    std::vector<int> owners = owners_;
-    if (backward) std::reverse(owners.begin(), owners.end());
-    const std::size_t M = owners.size();
-    if (M < 2) return;
-    const std::int64_t head = batch * 4 * config_.head_dim * config_.d_state;
-    const std::int64_t state = head * config_.heads;
-    const std::int64_t map = state + batch * 4 * config_.heads;
-    if (exchange == StateExchange::all_gather) {
-      for (const int owner : owners) bytes_[static_cast<std::size_t>(owner)] += (layout_.ranks() - 1) * map;
-      for (const int owner : std::set<int>(owners.begin(), owners.end()))
-        messages_[static_cast<std::size_t>(owner)] += layout_.ranks() - 1;
-    } else if (exchange == StateExchange::doubling) {
-      for (std::size_t d = 1; d < M; d *= 2) {
-        std::set<std::pair<int, int>> pairs;
-        for (std::size_t s = 0; s + d < M; ++s) {
-          if (owners[s] == owners[s + d]) continue;
-          bytes_[static_cast<std::size_t>(owners[s])] += map;
-          pairs.insert({owners[s], owners[s + d]});
-        }
-        for (const auto& [from, to] : pairs) ++messages_[static_cast<std::size_t>(from)];
-      }
-    } else {
-      for (std::size_t s = 0; s + 1 < M; ++s) {
-        if (owners[s] == owners[s + 1]) continue;
-        bytes_[static_cast<std::size_t>(owners[s])] += state;
-        // Blocks of as many heads as are 256 KiB.
-        std::int64_t heads_left = config_.heads;
-        for (; heads_left > 0; heads_left -= std::max<std::int64_t>(1, (256 << 10) / head))
-          ++messages_[static_cast<std::size_t>(owners[s])];
-      }
+    using krait::impl::ChainDirection;
+    for (int r = 0; r < layout_.ranks(); ++r) {
+      const auto counts = krait::impl::state_exchange_counts(
+          exchange, owners_, {r, layout_.ranks()}, backward ? ChainDirection::descending : ChainDirection::ascending,
+          {.rows = batch, .heads = config_.heads, .state_size = config_.head_dim * config_.d_state}, 4);
+      bytes_[static_cast<std::size_t>(r)] += counts.bytes_sent;
+      messages_[static_cast<std::size_t>(r)] += counts.messages_sent;
     }
   }
   [[nodiscard]] std::int64_t bytes() const { return *std::max_element(bytes_.begin(), bytes_.end()); }

@@ -9,6 +9,7 @@
 
 #include <krait/core/error.hpp>
 #include <krait/layout/head_partition.hpp>
+#include <krait/parallel/state_exchange_form.hpp>
 
 namespace krait {
 namespace {
@@ -25,8 +26,6 @@ constexpr double conv_passes_backward = 3;
 constexpr double apply_passes = 3;
 /// The same when two maps are composed into the window and into the prefix of a segment.
 constexpr double compose_passes = 6;
-/// Bytes of a message of the chain of segments, which sends states in blocks of whole heads.
-constexpr std::int64_t chain_message_bytes = 256 * 1024;
 
 /// What can be counted, with room for a few more factors below 2^63.
 constexpr double most_bytes = 0x1p58;
@@ -384,9 +383,10 @@ Exchanged doubling(const Model& model) {
 Exchanged chain(const Model& model) {
   const std::int64_t state = model.state_bytes();
   const std::int64_t heads = model.config.heads;
-  const std::int64_t heads_of_block =
-      std::clamp<std::int64_t>(chain_message_bytes * heads / std::max<std::int64_t>(1, state), 1, heads);
-  const std::int64_t blocks = (heads + heads_of_block - 1) / heads_of_block;
+  const std::int64_t block_heads = impl::chain_block(
+      {.rows = model.work.batch, .heads = heads, .state_size = model.config.head_dim * model.config.d_state},
+      model.work.accumulator_bytes);
+  const std::int64_t blocks = (heads + block_heads - 1) / block_heads;
   const std::vector<Sharding::Link>& links = model.sharding.links();
   Exchanged result{BothWays(model.sharding.ranks())};
   std::int64_t hops = 0;  // from one rank to another
