@@ -91,8 +91,8 @@ void print_row(std::ostream& stream, std::int64_t ranks, const Prediction& predi
 std::vector<Reign> reigns(const Options& options, int ranks) {
   constexpr std::int64_t longest = std::int64_t{1} << 30;
   const auto fastest = [&](std::int64_t tokens) { return choose(options, ranks, tokens).best().name(); };
-  std::vector<Reign> result{{1, fastest(1)}};
-  std::int64_t before = 1;
+  std::int64_t before = 2 * std::int64_t{ranks};
+  std::vector<Reign> result{{before, fastest(before)}};
   while (before < longest) {
     const std::int64_t next = std::min(longest, std::max(before + 1, before * 181 / 128));  // about sqrt(2)
     const std::string strategy = fastest(next);
@@ -124,7 +124,7 @@ void print_tables(std::ostream& stream, const Options& options) {
       print_row(stream, ranks, prediction, i == choice.winner);
     }
   }
-  stream << "\nfastest by length of a row, 1 to 2^30 tokens\n";
+  stream << "\nfastest by length of a row, from two tokens per rank to 2^30\n";
   for (const std::int64_t ranks : options.ranks) {
     stream << std::setw(6) << ranks << "   ";
     const std::vector<Reign> found = reigns(options, static_cast<int>(ranks));

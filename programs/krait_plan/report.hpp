@@ -24,8 +24,8 @@ struct Reign {
   friend bool operator==(const Reign&, const Reign&) = default;
 };
 
-/// Which strategy is the fastest at which length, from one token to 2^30. Lengths are found by bisection between
-/// neighbours of a grid of two per octave; what comes and goes between them is not seen.
+/// Which strategy is the fastest at which length, from two tokens per rank to 2^30. Lengths are found by bisection
+/// between neighbours of a grid of two per octave; what comes and goes between them is not seen.
 std::vector<Reign> reigns(const Options& options, int ranks);
 
 }  // namespace plan

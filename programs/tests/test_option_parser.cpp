@@ -93,7 +93,7 @@ TEST(OptionParser, RefusesWhatItDoesNotKnow) {
 TEST(OptionParser, KnowsItsNames) {
   Values values;
   EXPECT_THAT(parser_for(values).names(),
-              ElementsAre("--colour", "--count", "--decay", "--file", "--loud", "--rate", "--seed"));
+              ElementsAre("--colour", "--count", "--decay", "--file", "--loud", "--rate", "--seed", "--sizes"));
 }
 
 }  // namespace

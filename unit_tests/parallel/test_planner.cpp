@@ -415,9 +415,9 @@ TEST(Planner, LongRowsPassStatesAndShortDocumentsTradeHeads) {
   EXPECT_EQ(best(Sharding::contiguous(8, 1 << 20)).strategy, Strategy::state_passing);
   EXPECT_EQ(best(Sharding::zigzag(8, 1 << 20)).strategy, Strategy::state_passing);
   EXPECT_EQ(best(Sharding::zigzag(8, 1024)).strategy, Strategy::hidden_parallel);
-  EXPECT_EQ(best(Sharding::zigzag_docs(8, std::vector<std::int64_t>(512, 2048))).strategy, Strategy::hidden_parallel);
-  // All maps to all ranks costs the square of the ranks, log steps do not.
-  EXPECT_EQ(best(Sharding::contiguous(64, 1 << 22)).exchange, StateExchange::doubling);
+  EXPECT_EQ(best(Sharding::zigzag_docs(8, std::vector<std::int64_t>(512, 256))).strategy, Strategy::hidden_parallel);
+  // All maps to all ranks cost the square of the ranks, and the chain as many steps as ranks.
+  EXPECT_EQ(best(Sharding::contiguous(1024, 1 << 26)).exchange, StateExchange::doubling);
 }
 
 TEST(Planner, ASlowNetworkFavoursFewBytesAndALongLatencyFewMessages) {

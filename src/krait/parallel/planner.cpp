@@ -403,8 +403,10 @@ Exchanged chain(const Model& model) {
   }
   if (hops > 0) {
     const double block = static_cast<double>(state) / static_cast<double>(blocks);
-    result.seconds = static_cast<double>(hops + blocks - 1) *
-                     (model.network_seconds(1, block) + model.copy_seconds(apply_passes * block));
+    const double pipeline = static_cast<double>(hops + blocks - 1) *
+                            (model.network_seconds(1, block) + model.copy_seconds(apply_passes * block));
+    // A rank with many segments has more than one block at a time to send.
+    result.seconds = std::max(pipeline, model.network_seconds(result.sent.ascending));
   }
   result.memory = model.sharding.most_segments() * (model.map_bytes() + state);
   return result;
