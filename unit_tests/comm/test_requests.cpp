@@ -351,7 +351,9 @@ TEST(Counters, TimeOfWaiting) {
     const CommCounters counters = comm.counters();
     EXPECT_EQ(counters.total().seconds_waited, counters[operation].seconds_waited);
     EXPECT_LE(counters[operation].seconds_waited, elapsed.count());
-    if (comm.rank() != 0) EXPECT_GT(counters[operation].seconds_waited, 0.05);
+    if (comm.rank() != 0) {
+      EXPECT_GT(counters[operation].seconds_waited, 0.05);
+    }
   };
   others_wait(CommOperation::broadcast, [&] { comm::broadcast(exec, comm, room<float>(3), 0).wait(); });
   others_wait(CommOperation::broadcast, [&] { comm::broadcast(exec, comm, room<float>(3), 0).wait_on(exec); });

@@ -6,6 +6,7 @@
 /// chain; each acts on the state of a head as S_out = alpha * S_in + E (`ops/segment.hpp`). An exchange turns the maps
 /// (E, log alpha) of all segments into the state that enters each segment.
 
+#include <Kokkos_Core.hpp>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -30,9 +31,9 @@ struct StateMapShape {
   std::int64_t chain_heads = 0;
 
   /// Numbers of a row's state, (H, P, N).
-  [[nodiscard]] std::int64_t state() const { return heads * state_size; }
+  [[nodiscard]] KOKKOS_FUNCTION std::int64_t state() const { return heads * state_size; }
   /// Numbers of a map slot: E in order (H, P, N), then log alpha (H). -infinity: nothing of the entering state leaves.
-  [[nodiscard]] std::int64_t slot() const { return state() + heads; }
+  [[nodiscard]] KOKKOS_FUNCTION std::int64_t slot() const { return state() + heads; }
 };
 
 /// What a rank sends and receives in one exchange, in closed form: what the communicator's counters will say.
