@@ -170,7 +170,8 @@ class Way {
     const Bytes workspace(Kokkos::view_alloc("krait::perf::workspace", Kokkos::WithoutInitializing),
                           std::max(op_->workspace_bytes(context_, layout_, 1, false),
                                    backward_ ? op_->backward_workspace_bytes(context_, layout_, 1, saving, false) : 0));
-    const Bytes saved("krait::perf::saved", backward_ ? op_->saved_bytes(context_, layout_, 1, saving) : 0);
+    Bytes saved;
+    if (backward_) saved = Bytes("krait::perf::saved", op_->saved_bytes(context_, layout_, 1, saving));
     const auto call = [&] {
       op_->forward(exec, context_, layout_, documents_, parameters.views(),
                    {.xBCdt = input, .y = y, .workspace = workspace, .saved = saved, .saving = saving});

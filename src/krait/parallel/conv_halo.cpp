@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <map>
+#include <utility>
 
 #include <krait/comm/collectives.hpp>
 #include <krait/core/device_table.hpp>
@@ -62,21 +63,40 @@ struct PackHaloGradients {
 };
 
 template <Scalar T, class Exec>
-struct AddHaloGradients {
-  using A = accumulator_t<T>;
+struct FirstTokens {
   using Table = Kokkos::View<const std::int64_t*, typename Exec::memory_space>;
-  Tensor<const A*, Exec> in;
-  Table targets, begins, sources;
-  Tensor<T***, Exec> dinput;
-  std::int64_t rows, channels;
+  Tensor<const T***, Exec> whole;
+  Tensor<T***, Exec> firsts;
+  Table first_locals, lengths;
+  std::int64_t rows, taps, channels;
   KOKKOS_FUNCTION void operator()(std::int64_t i) const {
     const std::int64_t channel = i % channels;
-    const std::int64_t row = i / channels % rows;
-    const std::int64_t target = i / channels / rows;
-    A sum = static_cast<A>(dinput(row, targets(target), channel));
+    const std::int64_t token = i / channels % taps;
+    const std::int64_t slot = i / channels / taps;
+    const std::int64_t segment = slot / rows;
+    if (token < lengths(segment))
+      firsts(slot, token, channel) = whole(slot % rows, first_locals(segment) + token, channel);
+  }
+};
+
+template <class A, class Exec>
+struct SumHaloGradients {
+  using Table = Kokkos::View<const std::int64_t*, typename Exec::memory_space>;
+  Tensor<const A*, Exec> in;
+  Table begins, sources, tail_states;
+  Tensor<A***, Exec> dfinal;
+  std::int64_t rows, taps, channels;
+  KOKKOS_FUNCTION void operator()(std::int64_t i) const {
+    const std::int64_t channel = i % channels;
+    const std::int64_t tap = i / channels % taps;
+    const std::int64_t slot = i / channels / taps;
+    const std::int64_t state = tail_states(slot);
+    if (state < 0) return;
+    const std::int64_t target = slot / rows * taps + tap;
+    A sum = 0;
     for (std::int64_t s = begins(target); s < begins(target + 1); ++s)
-      sum += in((sources(s) * rows + row) * channels + channel);
-    dinput(row, targets(target), channel) = static_cast<T>(sum);
+      sum += in((sources(s) * rows + slot % rows) * channels + channel);
+    dfinal(state, channel, tap) = sum;
   }
 };
 
@@ -92,10 +112,22 @@ ConvHalo<T, Exec>::ConvHalo(const SegmentChain& chain, const SequenceLayout& lay
       send_counts_(static_cast<std::size_t>(layout.ranks())),
       receive_counts_(send_counts_.size()) {
   const int here = layout.rank();
-  std::vector<std::vector<std::int64_t>> sent(send_counts_.size());
+  struct Sent {
+    std::int64_t local;  // position
+    std::int64_t state;  // of which its gradient is a part
+  };
+  std::vector<std::vector<Sent>> sent(send_counts_.size());
   std::vector<std::vector<Entry>> received(send_counts_.size());
   std::vector<std::int64_t> slots(send_counts_.size());
   const std::vector<Segment>& segments = chain.segments();
+  std::map<std::size_t, std::int64_t> own;  // number among this rank's segments
+  std::vector<std::int64_t> first_locals, lengths;
+  for (const std::int64_t number : chain.of(here)) {
+    const Segment& segment = segments[static_cast<std::size_t>(number)];
+    own.emplace(static_cast<std::size_t>(number), static_cast<std::int64_t>(own.size()));
+    first_locals.push_back(segment.local);
+    lengths.push_back(segment.count);
+  }
   for (std::size_t s = 0; s < segments.size(); ++s) {
     const auto reader = static_cast<std::size_t>(segments[s].owner);
     std::size_t before = s;  // the segment that holds the token; they are met in descending order
@@ -104,7 +136,8 @@ ConvHalo<T, Exec>::ConvHalo(const SegmentChain& chain, const SequenceLayout& lay
       while (segments[before].token > token) --before;
       const auto holder = static_cast<std::size_t>(segments[before].owner);
       if (segments[before].owner == here)
-        sent[reader].push_back(segments[before].local + token - segments[before].token);
+        sent[reader].push_back({.local = segments[before].local + token - segments[before].token,
+                                .state = own.at(before) * taps_ + taps_ - (segments[before].end() - token)});
       if (segments[s].owner == here)
         received[holder].push_back({.slot = slots[reader], .tap = taps_ - back, .token = token});
     }
@@ -113,26 +146,27 @@ ConvHalo<T, Exec>::ConvHalo(const SegmentChain& chain, const SequenceLayout& lay
 
   std::vector<std::int64_t> packed;
   std::vector<Entry> arrived;
-  std::map<std::int64_t, std::vector<std::int64_t>> by_position;
+  std::vector<std::vector<std::int64_t>> by_state(own.size() * static_cast<std::size_t>(taps_));
   for (std::size_t rank = 0; rank < sent.size(); ++rank) {
     send_counts_[rank] = entry() * static_cast<std::int64_t>(sent[rank].size());
     receive_counts_[rank] = entry() * static_cast<std::int64_t>(received[rank].size());
-    for (const std::int64_t position : sent[rank]) {
-      by_position[position].push_back(static_cast<std::int64_t>(packed.size()));
-      packed.push_back(position);
+    for (const Sent& token : sent[rank]) {
+      by_state[static_cast<std::size_t>(token.state)].push_back(static_cast<std::int64_t>(packed.size()));
+      packed.push_back(token.local);
     }
     arrived.insert(arrived.end(), received[rank].begin(), received[rank].end());
   }
-  std::vector<std::int64_t> targets, begins{0}, sources;
-  for (const auto& [position, places] : by_position) {
-    targets.push_back(position);
+  std::vector<std::int64_t> begins{0};
+  std::vector<std::int64_t> sources;
+  for (const std::vector<std::int64_t>& places : by_state) {
     sources.insert(sources.end(), places.begin(), places.end());
     begins.push_back(static_cast<std::int64_t>(sources.size()));
   }
   using Space = typename Exec::memory_space;
   packed_ = upload_table<Space>("krait::ConvHalo::packed", packed);
   arrived_ = upload_table<Space>("krait::ConvHalo::arrived", arrived);
-  targets_ = upload_table<Space>("krait::ConvHalo::targets", targets);
+  first_locals_ = upload_table<Space>("krait::ConvHalo::first_locals", first_locals);
+  lengths_ = upload_table<Space>("krait::ConvHalo::lengths", lengths);
   begins_ = upload_table<Space>("krait::ConvHalo::begins", begins);
   sources_ = upload_table<Space>("krait::ConvHalo::sources", sources);
 }
@@ -163,11 +197,27 @@ Request ConvHalo<T, Exec>::send_back(const Exec& exec, const Communicator& conte
 }
 
 template <Scalar T, class Exec>
-void ConvHalo<T, Exec>::add(const Exec& exec, const Tensor<const A*, Exec>& in,
-                            const Tensor<T***, Exec>& dinput) const {
-  Kokkos::parallel_for("krait::ConvHalo::add",
-                       Range<Exec>(exec, 0, entry() * static_cast<std::int64_t>(targets_.extent(0))),
-                       AddHaloGradients<T, Exec>{in, targets_, begins_, sources_, dinput, rows_, channels_});
+void ConvHalo<T, Exec>::first_tokens(const Exec& exec, const Tensor<const T***, Exec>& whole,
+                                     const Tensor<T***, Exec>& firsts) const {
+  Kokkos::parallel_for("krait::ConvHalo::first_tokens", Range<Exec>(exec, 0, states()),
+                       FirstTokens<T, Exec>{whole, firsts, first_locals_, lengths_, rows_, taps_, channels_});
+}
+
+template <Scalar T, class Exec>
+SequenceRuns ConvHalo<T, Exec>::first_runs(const SequenceRuns& heads) const {
+  std::vector<Run> runs;
+  for (const Run& head : heads.host())
+    runs.push_back({head.state, 0, std::min(taps_, head.end - head.begin), head.state});
+  std::sort(runs.begin(), runs.end(), [](const Run& a, const Run& b) { return a.row < b.row; });
+  return {slots_, taps_, std::move(runs), slots_};
+}
+
+template <Scalar T, class Exec>
+void ConvHalo<T, Exec>::sum(const Exec& exec, const Tensor<const A*, Exec>& in, const Table& tail_states,
+                            const Tensor<A***, Exec>& dfinal) const {
+  Kokkos::deep_copy(exec, dfinal, A(0));
+  Kokkos::parallel_for("krait::ConvHalo::sum", Range<Exec>(exec, 0, states()),
+                       SumHaloGradients<A, Exec>{in, begins_, sources_, tail_states, dfinal, rows_, taps_, channels_});
 }
 
 #define KRAIT_INSTANTIATE(T, EXEC) template class ConvHalo<T, EXEC>;

@@ -7,6 +7,7 @@
 
 #include <krait/comm/communicator.hpp>
 #include <krait/comm/request.hpp>
+#include <krait/core/runs.hpp>
 #include <krait/core/scalars.hpp>
 #include <krait/core/tensor.hpp>
 #include <krait/parallel/segment_chain.hpp>
@@ -14,7 +15,8 @@
 namespace krait::impl {
 
 /// The d_conv - 1 inputs before each segment, which the convolution's first windows reach into. They are fetched from
-/// the ranks that hold them, several if segments are short; their gradients go the way back and are added there.
+/// the ranks that hold them, several if segments are short. Their gradients go the way back, in accumulator_t<T>, and
+/// enter the backward of those ranks' convolution as gradients of its final states: so they are rounded once.
 /// An entry is one token for one segment: (rows, channels) elements. Which entries travel follows from the layout
 /// alone; that a document begins among them is said by `document_begins`, per slot (segment, row).
 template <Scalar T, class Exec>
@@ -41,13 +43,26 @@ class ConvHalo {
   void unpack(const Exec& exec, const Tensor<const T*, Exec>& in, const Table& document_begins,
               const Tensor<T***, Exec>& states) const;
 
-  /// \param dstates  (slots or more, channels, d_conv - 1), gradients of the states
+  /// \name The way back
+  /// \{
+
+  /// The first d_conv - 1 tokens of each slot: what reaches into the halo.
+  /// \param whole   (rows, l, channels)
+  /// \param firsts  (slots, d_conv - 1, channels), overwritten; what a segment has fewer of stays as it is
+  void first_tokens(const Exec& exec, const Tensor<const T***, Exec>& whole, const Tensor<T***, Exec>& firsts) const;
+  /// The head pieces' part of them, with their slots as states.
+  [[nodiscard]] SequenceRuns first_runs(const SequenceRuns& heads) const;
+
+  /// \param dstates  (slots, channels, d_conv - 1), gradients of the states
   [[nodiscard]] Request send_back(const Exec& exec, const Communicator& context,
                                   const Tensor<const A***, Exec>& dstates, const Table& document_begins,
                                   const Tensor<A*, Exec>& out, const Tensor<A*, Exec>& in) const;
-  /// Adds what came back to the gradient of the inputs, in the chain's order.
-  /// \param dinput  (rows, l, channels)
-  void add(const Exec& exec, const Tensor<const A*, Exec>& in, const Tensor<T***, Exec>& dinput) const;
+  /// Sums what came back, in the chain's order: gradients of the last inputs of each tail piece.
+  /// \param tail_states  of each slot, number of the tail piece's state, or -1
+  /// \param dfinal       (states, channels, d_conv - 1), overwritten
+  void sum(const Exec& exec, const Tensor<const A*, Exec>& in, const Table& tail_states,
+           const Tensor<A***, Exec>& dfinal) const;
+  /// \}
 
  private:
   struct Entry {
@@ -62,8 +77,10 @@ class ConvHalo {
   std::vector<std::int64_t> send_counts_, receive_counts_;                 ///< elements per rank
   Kokkos::View<const std::int64_t*, typename Exec::memory_space> packed_;  ///< local position of each entry sent
   Kokkos::View<const Entry*, typename Exec::memory_space> arrived_;        ///< of each entry received
-  /// Entries of outgoing messages by local position: those of targets_(i) are sources_[begins_(i), begins_(i + 1)).
-  Table targets_, begins_, sources_;
+  Table first_locals_, lengths_;                                           ///< of each segment
+  /// Entries sent by the state they are part of the gradient of: (segment * (d_conv - 1) + tap) has those in
+  /// sources_[begins_(i), begins_(i + 1)).
+  Table begins_, sources_;
 };
 
 }  // namespace krait::impl

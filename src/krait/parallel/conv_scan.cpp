@@ -268,13 +268,20 @@ template <Scalar T, class Exec>
 void ConvScan<T, Exec>::run_backward(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
                                      const SequenceOperatorGradients<T, Exec>& gradients,
                                      const ConvScanBackwardTensors<T, Exec>& tensors, const SequenceRuns& runs) const {
+  scan_backward(exec, parameters, gradients, tensors, runs);
+  convolve_backward(exec, parameters, gradients, tensors, runs);
+}
+
+template <Scalar T, class Exec>
+void ConvScan<T, Exec>::scan_backward(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
+                                      const SequenceOperatorGradients<T, Exec>& gradients,
+                                      const ConvScanBackwardTensors<T, Exec>& tensors, const SequenceRuns& runs) const {
   if (!backward_ || batch_ * length_ == 0) return;  // sums of no terms, and tensors without memory look absent
   const std::int64_t channels = partition_.conv_channels_local();
   const std::int64_t inner = partition_.d_inner_local();
   const std::int64_t states = partition_.group_width_local();
   const std::int64_t heads = partition_.heads();
   const std::int64_t first = partition_.heads_begin(partition_.rank());
-  const bool with_bias = !is_absent(parameters.conv_bias);
   using Range = Kokkos::RangePolicy<Exec, Kokkos::IndexType<std::int64_t>>;
 
   Tensor<const T***, Exec> xBC = tensors.conv_out;
@@ -318,7 +325,18 @@ void ConvScan<T, Exec>::run_backward(const Exec& exec, const SequenceOperatorPar
   scan.ddt_bias = slice(gradients.dt_bias, first, heads);
   scan.workspace = tensors.scratch;
   ssd_scan_backward(exec, backward_->scan, scan, runs);
+}
 
+template <Scalar T, class Exec>
+void ConvScan<T, Exec>::convolve_backward(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
+                                          const SequenceOperatorGradients<T, Exec>& gradients,
+                                          const ConvScanBackwardTensors<T, Exec>& tensors,
+                                          const SequenceRuns& runs) const {
+  if (!backward_ || batch_ * length_ == 0) return;
+  const std::int64_t channels = partition_.conv_channels_local();
+  const std::int64_t first = partition_.heads_begin(partition_.rank());
+  const bool with_bias = !is_absent(parameters.conv_bias);
+  using Range = Kokkos::RangePolicy<Exec, Kokkos::IndexType<std::int64_t>>;
   CausalConv1dBackwardArguments<T, Exec> convolution;
   convolution.x = columns(tensors.input, 0, channels);
   convolution.weight = conv_weight_;
@@ -339,6 +357,22 @@ void ConvScan<T, Exec>::run_backward(const Exec& exec, const SequenceOperatorPar
       "krait::ConvScan::add_gradients", Range(exec, 0, channels),
       AddGradients<A, Exec>{backward_->dconv_weight, backward_->dconv_bias, backward_->dA, A_, conv_rows_, first,
                             gradients.conv_weight, gradients.conv_bias, gradients.A_log});
+}
+
+template <Scalar T, class Exec>
+void ConvScan<T, Exec>::input_gradients(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
+                                        const ConvInputGradients<T, Exec>& tensors, const SequenceRuns& runs) const {
+  if (!backward_ || runs.host().empty()) return;
+  CausalConv1dBackwardArguments<T, Exec> convolution;
+  convolution.x = tensors.x;
+  convolution.weight = conv_weight_;
+  if (!is_absent(parameters.conv_bias)) convolution.bias = conv_bias_;
+  convolution.activation = config_.activation;
+  convolution.initial_states = tensors.states;
+  convolution.dinitial_states = tensors.dstates;
+  convolution.dout = tensors.dout;
+  convolution.dx = tensors.dx;
+  causal_conv1d_backward(exec, convolution, runs);
 }
 
 #define KRAIT_INSTANTIATE(T, EXEC) template class ConvScan<T, EXEC>;

@@ -72,6 +72,16 @@ struct ConvScanMaps {
   Tensor<accumulator_t<T>**, Exec> log_alpha;  ///< (m, heads)
 };
 
+/// Tensors of ConvScan::input_gradients(): r rows of l tokens with all local channels; n = runs.states().
+template <Scalar T, class Exec>
+struct ConvInputGradients {
+  Tensor<const T***, Exec> x;                 ///< (r, l, channels)
+  MixedTensor<T, 3, Exec> states;             ///< (n, channels, d_conv - 1)
+  Tensor<const T***, Exec> dout;              ///< (r, l, channels)
+  Tensor<T***, Exec> dx;                      ///< (r, l, channels), overwritten
+  Tensor<accumulator_t<T>***, Exec> dstates;  ///< (n, channels, d_conv - 1), overwritten
+};
+
 /// Convolution and scan of one rank's heads over the rows it has: what `Local` is, what `HiddenParallel` does between
 /// its two exchanges, and, in steps, what `StatePassing` does around its own.
 template <Scalar T, class Exec>
@@ -108,6 +118,22 @@ class ConvScan {
   void run_backward(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
                     const SequenceOperatorGradients<T, Exec>& gradients,
                     const ConvScanBackwardTensors<T, Exec>& tensors, const SequenceRuns& runs) const;
+
+  /// \name The steps of run_backward()
+  /// \{
+  void scan_backward(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
+                     const SequenceOperatorGradients<T, Exec>& gradients,
+                     const ConvScanBackwardTensors<T, Exec>& tensors, const SequenceRuns& runs) const;
+  /// After scan_backward().
+  void convolve_backward(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
+                         const SequenceOperatorGradients<T, Exec>& gradients,
+                         const ConvScanBackwardTensors<T, Exec>& tensors, const SequenceRuns& runs) const;
+  /// \}
+
+  /// Gradients of the convolution's inputs alone, in tensors of their own. After scan_backward(), which prepares the
+  /// parameters.
+  void input_gradients(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
+                       const ConvInputGradients<T, Exec>& tensors, const SequenceRuns& runs) const;
 
   /// Bytes of `scratch` in run_backward(); also of an object that there is not yet.
   [[nodiscard]] std::size_t backward_scratch_bytes() const;

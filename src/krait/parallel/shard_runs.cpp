@@ -9,7 +9,7 @@ namespace krait::impl {
 struct ShardRuns::Tables {
   std::vector<Run> forward, backward, heads, tails;
   std::vector<SegmentEnd> begins, ends;
-  std::vector<std::int64_t> document_begins;
+  std::vector<std::int64_t> document_begins, tail_states;
 
   Tables(const SegmentChain& chain, const SequenceLayout& layout, const DocumentMap& documents) {
     const SequenceRuns& runs = documents.runs();
@@ -53,6 +53,7 @@ struct ShardRuns::Tables {
       if (tail && !head) piece.state = slots + slot;
       backward.push_back(piece);
     }
+    tail_states.push_back(at_end == SegmentEnd::closed ? -1 : at_end == SegmentEnd::carries ? slot : slots + slot);
     begins.push_back(at_begin);
     ends.push_back(at_end);
     document_begins.push_back(document_begin);
@@ -65,6 +66,7 @@ ShardRuns::ShardRuns(Tables&& tables, std::int64_t rows, std::int64_t length)
       backward(rows, length, std::move(tables.backward), 2 * slots),
       heads(rows, length, std::move(tables.heads), slots),
       tails(rows, length, std::move(tables.tails), slots),
+      tail_states(std::move(tables.tail_states)),
       begins(std::move(tables.begins)),
       ends(std::move(tables.ends)),
       document_begins(std::move(tables.document_begins)) {}

@@ -32,6 +32,7 @@ struct ShardRuns {
   SequenceRuns backward;  ///< all pieces; a head piece has its slot as state, any other tail piece slots + its slot
   SequenceRuns heads;     ///< head pieces, with their slots
   SequenceRuns tails;     ///< tail pieces, with their slots
+  std::vector<std::int64_t> tail_states;      ///< of each slot, the tail piece's state in `backward`, or -1
   std::vector<SegmentEnd> begins;             ///< of each slot: where states enter, and gradients leave
   std::vector<SegmentEnd> ends;               ///< of each slot: where states leave, and gradients enter
   std::vector<std::int64_t> document_begins;  ///< of each slot: first token of the head piece's document

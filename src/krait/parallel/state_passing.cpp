@@ -115,14 +115,17 @@ struct StatePassing<T, Exec>::Plan : Exchanges {
     DocumentMap documents;
     impl::ShardRuns runs;
     Table<SegmentEnd> begins, ends;
-    Table<std::int64_t> document_begins;
+    Table<std::int64_t> document_begins, tail_states;
+    SequenceRuns first_runs;
 
-    Cut(const impl::SegmentChain& chain, const SequenceLayout& layout, const DocumentMap& map)
+    Cut(const Exchanges& plan, const SequenceLayout& layout, const DocumentMap& map)
         : documents(map),
-          runs(chain, layout, map),
+          runs(plan.chain, layout, map),
           begins(upload("begins", runs.begins)),
           ends(upload("ends", runs.ends)),
-          document_begins(upload("document_begins", runs.document_begins)) {}
+          document_begins(upload("document_begins", runs.document_begins)),
+          tail_states(upload("tail_states", runs.tail_states)),
+          first_runs(plan.halo.first_runs(runs.heads)) {}
 
     template <class V>
     static Table<V> upload(const char* name, const std::vector<V>& table) {
@@ -137,7 +140,7 @@ struct StatePassing<T, Exec>::Plan : Exchanges {
       : Exchanges(config, layout, rows), conv_scan(exec, config, all_heads(config), rows, layout.local_length()) {}
 
   void set_documents(const SequenceLayout& layout, const DocumentMap& documents) {
-    if (!cut || !impl::same_documents(cut->documents, documents)) cut.emplace(this->chain, layout, documents);
+    if (!cut || !impl::same_documents(cut->documents, documents)) cut.emplace(*this, layout, documents);
   }
 };
 
@@ -174,8 +177,8 @@ struct StatePassing<T, Exec>::SavedBlocks {
 /// The same of a backward. States and their gradients have two numbers a slot, see ShardRuns::backward.
 template <Scalar T, class Exec>
 struct StatePassing<T, Exec>::BackwardBlocks {
-  std::size_t conv_out = 0, dconv_out, scratch, states, dstates, conv_states, dconv_states, halo_out, halo_in, maps,
-              exchange, bytes;
+  std::size_t conv_out = 0, dconv_out, scratch, states, dstates, conv_states, dfinal_conv_states, dconv_states, firsts,
+      dfirsts, halo_out, halo_in, maps, exchange, bytes;
   std::size_t scratch_bytes;
 
   BackwardBlocks(const SequenceOperatorConfig& config, const Exchanges& plan, Saving saving, std::size_t scratch_size)
@@ -188,7 +191,10 @@ struct StatePassing<T, Exec>::BackwardBlocks {
     states = space.add<A>(2 * plan.slots * plan.shape.state());
     dstates = space.add<A>(2 * plan.slots * plan.shape.state());
     conv_states = space.add<T>(2 * plan.halo.states());
-    dconv_states = space.add<A>(2 * plan.halo.states());
+    dfinal_conv_states = space.add<A>(2 * plan.halo.states());
+    dconv_states = space.add<A>(plan.halo.states());
+    firsts = space.add<T>(plan.halo.states());
+    dfirsts = space.add<T>(2 * plan.halo.states());
     halo_out = space.add<A>(plan.halo.incoming());
     halo_in = space.add<A>(plan.halo.outgoing());
     maps = space.add<A>(plan.slots * plan.shape.slot());
@@ -370,7 +376,6 @@ void StatePassing<T, Exec>::backward(const Exec& exec, const Communicator& conte
 
   // The convolution again, unless it was saved, by the same runs and states.
   const auto halo_states = conv_states<T, Exec>(workspace + blocks.conv_states, 2 * slots, channels, taps);
-  const auto dhalo_states = conv_states<A, Exec>(workspace + blocks.dconv_states, 2 * slots, channels, taps);
   const std::int64_t halo_elements = plan.halo.states();
   Kokkos::deep_copy(
       exec, flat<T, Exec>(workspace + blocks.conv_states, halo_elements),
@@ -381,10 +386,7 @@ void StatePassing<T, Exec>::backward(const Exec& exec, const Communicator& conte
                     T(0));
   impl::ConvScanBackwardTensors<T, Exec> tensors;
   tensors.input = arguments.xBCdt;
-  if (halo_elements > 0) {
-    tensors.conv_states = halo_states;
-    tensors.dconv_states = dhalo_states;
-  }
+  if (halo_elements > 0) tensors.conv_states = halo_states;
   if (arguments.saving == Saving::full) {
     tensors.conv_out = conv(reinterpret_cast<const T*>(kept + saved.conv_out));
   } else {
@@ -425,14 +427,38 @@ void StatePassing<T, Exec>::backward(const Exec& exec, const Communicator& conte
     tensors.states = with_heads(states);
     tensors.dfinal_states = with_heads(dstates);
   }
-  plan.conv_scan.run_backward(exec, parameters, gradients, tensors, runs.backward);
+  plan.conv_scan.scan_backward(exec, parameters, gradients, tensors, runs.backward);
 
+  // What the first windows of the segments owe to the tokens before them, and what is owed to tokens here.
+  const auto firsts = [&](std::size_t block, std::int64_t number) {
+    return make_tensor<T***, Exec, 3>(reinterpret_cast<T*>(workspace + block) + number * halo_elements,
+                                      {slots, taps, channels});
+  };
+  const auto x = firsts(blocks.firsts, 0);
+  const auto dout = firsts(blocks.dfirsts, 0);
+  const auto dhalo = conv_states<A, Exec>(workspace + blocks.dconv_states, slots, channels, taps);
   const auto back = flat<A, Exec>(workspace + blocks.halo_in, plan.halo.outgoing());
+  const auto dfinal = conv_states<A, Exec>(workspace + blocks.dfinal_conv_states, 2 * slots, channels, taps);
+  plan.halo.first_tokens(exec, impl::columns(arguments.xBCdt, 0, channels), x);
+  plan.halo.first_tokens(exec, tensors.dconv_out, dout);
+  Kokkos::deep_copy(exec, dhalo, A(0));
+  plan.conv_scan.input_gradients(
+      exec, parameters,
+      {.x = x,
+       .states = conv_states<const T, Exec>(workspace + blocks.conv_states, slots, channels, taps),
+       .dout = dout,
+       .dx = firsts(blocks.dfirsts, 1),
+       .dstates = dhalo},
+      plan.cut->first_runs);
   plan.halo
-      .send_back(exec, context, dhalo_states, plan.cut->document_begins,
+      .send_back(exec, context, dhalo, plan.cut->document_begins,
                  flat<A, Exec>(workspace + blocks.halo_out, plan.halo.incoming()), back)
       .wait_on(exec);
-  plan.halo.add(exec, back, impl::columns(arguments.dxBCdt, 0, channels));
+  if (halo_elements > 0) {
+    plan.halo.sum(exec, back, plan.cut->tail_states, dfinal);
+    tensors.dfinal_conv_states = dfinal;
+  }
+  plan.conv_scan.convolve_backward(exec, parameters, gradients, tensors, runs.backward);
 }
 
 #define KRAIT_INSTANTIATE(T, EXEC) template class StatePassing<T, EXEC>;
