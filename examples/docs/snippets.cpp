@@ -56,6 +56,19 @@ void train(const Exec& exec, const krait::Communicator& world, krait::MambaMixer
   krait::reduce_gradients(exec, world, gradients);
 }
 
+void choose_strategy(const Exec& exec, const krait::Communicator& world) {
+  const krait::SequenceOperatorConfig shape{.heads = 128, .head_dim = 64, .groups = 8, .d_state = 128};
+  const auto layout = krait::SequenceLayout::zigzag(world, /*length=*/32768);
+
+  const krait::Planner planner(krait::calibrate(exec, world));
+  krait::Workload work;
+  work.config = shape;
+  work.sharding = krait::Sharding::of(layout);
+  work.scalar_bytes = sizeof(krait::bfloat16);
+  const krait::Choice choice = planner.choose(work);
+  if (world.rank() == 0) std::cout << choice.explanation() << '\n';
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -68,5 +81,6 @@ int main(int argc, char** argv) {
   packed_documents(exec, world, mixer);
   stack(exec, parallel);
   train(exec, world, mixer);
+  choose_strategy(exec, world);
   if (world.rank() == 0) std::printf("krait: ok\n");
 }
