@@ -57,6 +57,9 @@ if(TARGET krait_genome)
     krait_example_test(genome ${ranks} krait_genome --synthetic 3000)
   endforeach()
   krait_example_test(genome_contiguous 2 krait_genome --synthetic 700 --layers 1 --layout contiguous)
+  foreach(strategy hidden_parallel state_passing)
+    krait_example_test(genome_${strategy} 4 krait_genome --synthetic 700 --layers 1 --strategy ${strategy})
+  endforeach()
   krait_example_test(genome_more_ranks_than_tokens 4 krait_genome --synthetic 3 --layers 2)
   krait_example_test(genome_more_ranks_than_heads 9 krait_genome --synthetic 200 --layers 1)
 
@@ -98,6 +101,8 @@ if(TARGET krait_genome)
   krait_example_refusal(binary "is a binary file, not FASTA" krait_genome --fasta $<TARGET_FILE:krait_genome>)
   krait_example_refusal(option "unknown option '--lenght'" krait_genome --lenght 5)
   krait_example_refusal(value "--length takes a whole number of at least 1, got '-5'" krait_genome --length -5)
+  krait_example_refusal(strategy "--strategy takes one of both, hidden_parallel, state_passing, got 'local'" krait_genome
+                        --strategy local)
   krait_example_refusal(d_model "must be a multiple of" krait_genome --synthetic 100 --d-model 48)
 endif()
 
@@ -108,6 +113,10 @@ if(TARGET krait_genome_train)
   foreach(ranks 1 2 3 4)
     krait_example_test(genome_train ${ranks} krait_genome_train --synthetic 500 --steps 8 ${tiny}
                        --csv ${train}/ranks${ranks}.csv)
+  endforeach()
+  foreach(strategy hidden_parallel state_passing)
+    krait_example_test(genome_train_${strategy} 4 krait_genome_train --synthetic 500 --steps 8 ${tiny}
+                       --strategy ${strategy} --csv ${train}/${strategy}.csv)
   endforeach()
   krait_example_test(genome_train_contiguous 2 krait_genome_train --synthetic 300 --steps 4 ${tiny} --quiet
                      --layout contiguous --csv ${train}/contiguous.csv)
@@ -128,14 +137,17 @@ if(TARGET krait_genome_train)
 
   # A training step on four ranks beside one.
   set(arguments --synthetic 3000 --steps 2 --d-model 32)
-  krait_example_command(command 4 krait_genome_train ${arguments} --csv ${train}/memory4.csv)
   krait_example_command(alone 1 krait_genome_train ${arguments} --csv ${train}/memory1.csv)
-  if(command)
-    add_test(NAME example.genome_train_memory
-             COMMAND ${CMAKE_COMMAND} "-DCOMMAND=${command}" "-DALONE=${alone}"
-                     -P ${CMAKE_CURRENT_LIST_DIR}/expect_memory.cmake)
-    krait_example_properties(example.genome_train_memory 4)
-  endif()
+  foreach(strategy hidden_parallel state_passing)
+    krait_example_command(command 4 krait_genome_train ${arguments} --strategy ${strategy}
+                          --csv ${train}/memory_${strategy}.csv)
+    if(command)
+      add_test(NAME example.genome_train_memory_${strategy}
+               COMMAND ${CMAKE_COMMAND} "-DCOMMAND=${command}" "-DALONE=${alone}"
+                       -P ${CMAKE_CURRENT_LIST_DIR}/expect_memory.cmake)
+      krait_example_properties(example.genome_train_memory_${strategy} 4)
+    endif()
+  endforeach()
 
   # A good checkpoint, for the refusals of bad ones.
   krait_example_command(command 1 krait_genome_train --synthetic 100 --steps 2 ${tiny} --csv ${train}/good.csv

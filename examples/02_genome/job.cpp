@@ -33,7 +33,7 @@ std::int64_t from_first_rank(const krait::Communicator& world, std::int64_t valu
 }
 
 /// What the ranks measured, put together; on every rank.
-void add_measurements(const krait::Communicator& world, const Run& run, Report& report) {
+Outcome outcome_of(const krait::Communicator& world, const Run& run) {
   enum : std::size_t { nanoseconds, exchanges, bytes_sent, peak_bytes, figures };
   const Numbers mine("krait_genome::mine", figures);
   mine(nanoseconds) = static_cast<std::int64_t>(run.seconds * 1e9);
@@ -48,10 +48,12 @@ void add_measurements(const krait::Communicator& world, const Run& run, Report& 
     for (std::size_t i = figure; i < all.size(); i += figures) result = std::max(result, all(i));
     return result;
   };
-  report.seconds = static_cast<double>(largest(nanoseconds)) * 1e-9;
-  report.exchanges = largest(exchanges);
-  report.bytes_sent = largest(bytes_sent);
-  report.peak_bytes = largest(peak_bytes);
+  Outcome result;
+  result.seconds = static_cast<double>(largest(nanoseconds)) * 1e-9;
+  result.exchanges = largest(exchanges);
+  result.bytes_sent = largest(bytes_sent);
+  result.peak_bytes = largest(peak_bytes);
+  return result;
 }
 
 void print_configuration(const Options& options, const Sequence& sequence, const krait::Communicator& world,
@@ -79,32 +81,40 @@ Report describe(const Options& options, const krait::SequenceLayout& layout) {
     report.least_tokens = std::min(report.least_tokens, layout.local_length(rank));
     report.most_tokens = std::max(report.most_tokens, layout.local_length(rank));
   }
-  const std::int64_t heads = mixer_config(options).head_count();
-  const std::int64_t most_heads = (heads + layout.ranks() - 1) / layout.ranks();
-  report.largest_share = std::max(static_cast<double>(most_heads) / static_cast<double>(heads),
-                                  static_cast<double>(report.most_tokens) / static_cast<double>(report.length));
   return report;
 }
 
-/// Repeats the run on this rank alone and compares `result`, the sequence's tokens behind the last layer, with it and
-/// with the reference.
-void compare(const Exec& exec, const Options& options, const Sequence& sequence, const std::vector<float>& result,
-             krait::MemoryMeter& meter, Progress& progress, Report& report) {
+/// What a rank has of the whole: of the tokens, and where they are exchanged for heads, of the heads.
+double largest_share(const Report& report, const Options& options, krait::Strategy strategy) {
+  const double tokens = static_cast<double>(report.most_tokens) / static_cast<double>(report.length);
+  if (strategy != krait::Strategy::hidden_parallel) return tokens;
+  const std::int64_t heads = mixer_config(options).head_count();
+  const std::int64_t most_heads = (heads + report.ranks - 1) / report.ranks;
+  return std::max(static_cast<double>(most_heads) / static_cast<double>(heads), tokens);
+}
+
+/// Repeats the run on this rank alone and compares `results`, the sequence's tokens behind the last layer by each
+/// strategy, with it and with the reference.
+void compare(const Exec& exec, const Options& options, const Sequence& sequence,
+             const std::vector<std::vector<float>>& results, krait::MemoryMeter& meter, Progress& progress,
+             Report& report) {
   const auto self = krait::Communicator::self();
   const auto layout = make_layout(options.layout, self, sequence.length);
   if (options.check) {
-    const Run run = run_stack(exec, self, layout, options, sequence, meter, progress);
+    const Run run = run_stack(exec, self, krait::Strategy::local, layout, options, sequence, meter, progress);
     report.one_rank_bytes = static_cast<std::int64_t>(run.peak_bytes);
     report.one_rank_measured = true;
-    report.against_one_rank = difference(result.data(), run.stream.data(), result.size());
+    for (std::size_t i = 0; i < results.size(); ++i)
+      report.outcomes[i].against_one_rank = difference(results[i].data(), run.stream.data(), results[i].size());
   }
-  const MixerStack stack(exec, options, self);
+  const MixerStack stack(exec, options, self, krait::Strategy::local);
   if (!options.check) report.one_rank_bytes = static_cast<std::int64_t>(stack.activation_bytes(layout));
   if (report.prefix == 0) return;
   progress.begin("reference in double precision");
   const std::vector<double> reference =
       reference_prefix(stack, Embedding(options.d_model, options.seed), sequence, report.prefix);
-  report.against_reference = difference(result.data(), reference.data(), reference.size());
+  for (std::size_t i = 0; i < results.size(); ++i)
+    report.outcomes[i].against_reference = difference(results[i].data(), reference.data(), reference.size());
   progress.done();
 }
 
@@ -116,21 +126,30 @@ std::vector<std::string> run_job(const Exec& exec, const krait::Communicator& wo
   const Sequence sequence = make_sequence(world, options);
   if (first) print_configuration(options, sequence, world, exec);
 
+  const std::vector<krait::Strategy> strategies =
+      world.size() > 1 ? options.strategies : std::vector{krait::Strategy::local};
+  const auto runs = static_cast<std::int64_t>(strategies.size()) + (options.check ? 1 : 0);
   std::ostream silence(nullptr);
   Progress progress(first ? std::cout : silence, wants_bar(options.progress),
-                    options.layers * (options.check ? 2 : 1) + (options.prefix > 0));
+                    options.layers * runs + (options.prefix > 0));
   krait::MemoryMeter meter;
   const auto layout = make_layout(options.layout, world, sequence.length);
   Report report = describe(options, layout);
-  const Run run = run_stack(exec, world, layout, options, sequence, meter, progress);
-  add_measurements(world, run, report);
-  const std::vector<float> result = gather_in_order(world, layout, run.stream, options.d_model);
+  std::vector<std::vector<float>> results;
+  for (const krait::Strategy strategy : strategies) {
+    const Run run = run_stack(exec, world, strategy, layout, options, sequence, meter, progress);
+    Outcome outcome = outcome_of(world, run);
+    outcome.strategy = strategy;
+    outcome.largest_share = largest_share(report, options, strategy);
+    report.outcomes.push_back(outcome);
+    results.push_back(gather_in_order(world, layout, run.stream, options.d_model));
+  }
 
   std::vector<std::string> wrong;
   if (first) {
     // Alone: an error here must reach the other ranks too, so it becomes part of the verdict.
     try {
-      compare(exec, options, sequence, result, meter, progress, report);
+      compare(exec, options, sequence, results, meter, progress, report);
       progress.clear();
       print(std::cout, report);
       wrong = complaints(report);

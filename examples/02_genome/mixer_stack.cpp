@@ -35,13 +35,14 @@ krait::MambaConfig mixer_config(const Options& options) {
   return {.d_model = options.d_model, .head_dim = 32, .groups = 8, .d_state = 32};
 }
 
-MixerStack::MixerStack(const Exec& exec, const Options& options, const krait::Communicator& ranks)
-    : norm_weight_("krait_genome::norm_weight", static_cast<std::size_t>(options.d_model)) {
+MixerStack::MixerStack(const Exec& exec, const Options& options, const krait::Communicator& ranks,
+                       krait::Strategy strategy)
+    : strategy_(strategy), norm_weight_("krait_genome::norm_weight", static_cast<std::size_t>(options.d_model)) {
   Kokkos::deep_copy(exec, norm_weight_, 1.0F);
   const auto workspace = std::make_shared<krait::Workspace<Exec>>("krait_genome::workspace");
   mixers_.reserve(static_cast<std::size_t>(options.layers));
   for (std::int64_t layer = 0; layer < options.layers; ++layer) {
-    const krait::Parallel parallel{.context = ranks, .divisibility = krait::Divisibility::uneven};
+    const krait::Parallel parallel{.context = ranks, .strategy = strategy, .divisibility = krait::Divisibility::uneven};
     mixers_.emplace_back(exec, mixer_config(options), parallel, workspace);
     mixers_.back().initialize(krait::mix64(options.seed + static_cast<std::uint64_t>(layer)));
   }
@@ -54,7 +55,8 @@ void MixerStack::forward(const Exec& exec, const krait::SequenceLayout& layout, 
   const Hidden mixed = like(exec, stream, "krait_genome::mixed");
   for (std::size_t layer = 0; layer < mixers_.size(); ++layer) {
     progress.begin("layer " + std::to_string(layer + 1) + " of " + std::to_string(mixers_.size()) + " on " +
-                   std::to_string(layout.ranks()) + (layout.ranks() == 1 ? " rank" : " ranks"));
+                   std::to_string(layout.ranks()) +
+                   (layout.ranks() == 1 ? " rank" : std::string(" ranks, ") + krait::name_of(strategy_)));
     krait::gated_rms_norm(
         exec, krait::GatedRmsNormArguments<float, Exec>{
                   .x = stream, .z = {}, .weight = norm_weight_, .bias = {}, .out = normed, .epsilon = norm_epsilon});

@@ -30,9 +30,10 @@ krait::MambaConfig mixer_config(const Options& options);
 /// one workspace.
 class MixerStack {
  public:
-  /// \param ranks  who shares the sequence; the parameters depend on the options alone
+  /// \param ranks     who shares the sequence; the parameters depend on the options alone
+  /// \param strategy  how they run the mixers
   /// \throws krait::ConfigError when the options and the ranks can never work together
-  MixerStack(const Exec& exec, const Options& options, const krait::Communicator& ranks);
+  MixerStack(const Exec& exec, const Options& options, const krait::Communicator& ranks, krait::Strategy strategy);
 
   [[nodiscard]] const std::vector<Mixer>& mixers() const { return mixers_; }
 
@@ -43,6 +44,7 @@ class MixerStack {
   [[nodiscard]] std::size_t activation_bytes(const krait::SequenceLayout& layout) const;
 
  private:
+  krait::Strategy strategy_;
   std::vector<Mixer> mixers_;
   Kokkos::View<float*, Exec> norm_weight_;
 };

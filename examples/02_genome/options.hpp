@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <krait/parallel/strategy.hpp>
 #include <string>
+#include <vector>
 
 #include "genome_common/input_options.hpp"
 #include "genome_common/progress.hpp"
@@ -14,7 +16,9 @@ struct Options : InputOptions {
   std::int64_t layers = 4;
   std::int64_t d_model = 128;
   std::int64_t prefix = 512;  ///< tokens that are compared with the reference
-  bool check = true;          ///< compare with the one-rank run
+  /// How several ranks run the mixers; the stack runs once with each.
+  std::vector<krait::Strategy> strategies = {krait::Strategy::hidden_parallel, krait::Strategy::state_passing};
+  bool check = true;  ///< compare with the one-rank run
   ProgressKind progress = ProgressKind::automatic;
 };
 

@@ -35,9 +35,10 @@ std::vector<float> on_host(const Hidden& stream) {
 
 }  // namespace
 
-Run run_stack(const Exec& exec, const krait::Communicator& context, const krait::SequenceLayout& layout,
-              const Options& options, const Sequence& sequence, krait::MemoryMeter& meter, Progress& progress) {
-  MixerStack stack(exec, options, context);
+Run run_stack(const Exec& exec, const krait::Communicator& context, krait::Strategy strategy,
+              const krait::SequenceLayout& layout, const Options& options, const Sequence& sequence,
+              krait::MemoryMeter& meter, Progress& progress) {
+  MixerStack stack(exec, options, context, strategy);
   const Embedding embedding(options.d_model, options.seed);
   const std::size_t parameters = meter.live_bytes();
   meter.reset_peak();
@@ -53,7 +54,8 @@ Run run_stack(const Exec& exec, const krait::Communicator& context, const krait:
   const auto calls = [&](CommOperation operation) { return after[operation].calls - before[operation].calls; };
   Run result;
   result.seconds = elapsed.count();
-  result.exchanges = calls(CommOperation::all_to_all) + calls(CommOperation::all_to_all_v);
+  result.exchanges = calls(CommOperation::all_to_all) + calls(CommOperation::all_to_all_v) +
+                     calls(CommOperation::all_gather_v) + calls(CommOperation::exclusive_scan);
   result.bytes_sent = after.total().bytes_sent - before.total().bytes_sent;
   result.peak_bytes = meter.peak_bytes() - parameters;
   result.stream = on_host(stream);

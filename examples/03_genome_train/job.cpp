@@ -54,7 +54,7 @@ void print_configuration(std::ostream& out, const Options& options, const Sequen
       << mixer.head_dim << ", " << mixer.groups << " groups; " << trainer.model().parameter_count()
       << " parameters, single precision\n"
       << "  ranks             " << world.size() << " (" << world.backend() << "), " << name_of(options.layout) << ", "
-      << Exec::name() << " x " << exec.concurrency() << '\n';
+      << krait::name_of(options.strategy) << " strategy, " << Exec::name() << " x " << exec.concurrency() << '\n';
   if (!options.resume.empty()) {
     out << "  resumed           " << options.resume << ", behind step " << trainer.steps_done() << '\n';
   }
@@ -68,14 +68,15 @@ void print_entropies(std::ostream& out, const std::vector<double>& entropies) {
   out << std::endl;
 }
 
-/// The largest part of the sequence, or of the heads, that a rank has.
+/// The largest part of the sequence that a rank has, or of the heads where tokens are exchanged for them.
 double largest_share(const Options& options, const krait::SequenceLayout& layout) {
   std::int64_t tokens = 0;
   for (int rank = 0; rank < layout.ranks(); ++rank) tokens = std::max(tokens, layout.local_length(rank));
+  const double of_tokens = static_cast<double>(tokens) / static_cast<double>(layout.length());
+  if (options.strategy == krait::Strategy::state_passing) return of_tokens;
   const std::int64_t heads = options.model.mixer().head_count();
   const std::int64_t most_heads = (heads + layout.ranks() - 1) / layout.ranks();
-  return std::max(static_cast<double>(most_heads) / static_cast<double>(heads),
-                  static_cast<double>(tokens) / static_cast<double>(layout.length()));
+  return std::max(static_cast<double>(most_heads) / static_cast<double>(heads), of_tokens);
 }
 
 std::int64_t one_rank_bytes(const Exec& exec, const Options& options, std::int64_t length) {

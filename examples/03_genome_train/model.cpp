@@ -85,14 +85,14 @@ Model<T>::Own::Own(const Exec& exec, const std::string& label, const ModelConfig
 }
 
 template <class T>
-Model<T>::Model(const Exec& exec, const ModelConfig& config, const krait::Communicator& ranks)
+Model<T>::Model(const Exec& exec, const ModelConfig& config, const krait::Communicator& ranks, krait::Strategy strategy)
     : exec_(exec),
       config_((config.validate(), config)),
       ranks_(ranks),
       workspace_(std::make_shared<krait::Workspace<Exec>>("krait_genome_train::workspace")),
       own_(exec, "krait_genome_train::parameters", config),
       own_gradients_(exec, "krait_genome_train::gradients", config) {
-  const krait::Parallel parallel{.context = ranks, .divisibility = krait::Divisibility::uneven};
+  const krait::Parallel parallel{.context = ranks, .strategy = strategy, .divisibility = krait::Divisibility::uneven};
   for (std::int64_t layer = 0; layer < config.layers; ++layer) {
     mixers_.emplace_back(exec, config.mixer(), parallel, workspace_);
     mixer_gradients_.emplace_back(exec, config.mixer());

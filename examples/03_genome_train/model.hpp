@@ -53,9 +53,11 @@ struct Activations {
 template <class T>
 class Model {
  public:
-  /// \param ranks  who shares the sequence
+  /// \param ranks     who shares the sequence
+  /// \param strategy  how their mixers run
   /// \throws krait::ConfigError when no model can have these extents
-  Model(const Exec& exec, const ModelConfig& config, const krait::Communicator& ranks);
+  Model(const Exec& exec, const ModelConfig& config, const krait::Communicator& ranks,
+        krait::Strategy strategy = krait::Strategy::automatic);
 
   /// Draws initial parameters, which depend on seed and extents alone. Blocks until done.
   void initialize(std::uint64_t seed);

@@ -8,6 +8,7 @@
 
 namespace genome::train {
 
+using command_line::choice;
 using command_line::number;
 using command_line::path;
 using command_line::real;
@@ -27,6 +28,10 @@ Options parse_options(int argc, const char* const* argv) {
   parser.add("--layers", number(options.model.layers, 1, 10000));
   parser.add("--d-model", number(options.model.d_model, 1, most));
   parser.add("--d-state", number(options.model.d_state, 1, most));
+  parser.add("--strategy",
+             choice<krait::Strategy>(options.strategy, {{"automatic", krait::Strategy::automatic},
+                                                        {"hidden_parallel", krait::Strategy::hidden_parallel},
+                                                        {"state_passing", krait::Strategy::state_passing}}));
   parser.add("--steps", number(options.steps, 2, most));
   parser.add("--stop-after", number(options.stop_after, 1, most));
   parser.add("--lr", real(options.learning_rate, 0, 1));
@@ -59,6 +64,7 @@ std::string help_text() {
          "  --layers N         number of mixers (4)\n"
          "  --d-model N        width of the hidden states, a multiple of 4 (64)\n"
          "  --d-state N        width of the states (16)\n"
+         "  --strategy KIND    hidden_parallel or state_passing; automatic (default) leaves it to the library\n"
          "  --steps N          steps of the learning rate's schedule (60)\n"
          "  --stop-after N     end this run behind step N; --resume goes on with the same options\n"
          "  --lr X             learning rate at its peak (0.004)\n"

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <krait/parallel/strategy.hpp>
 #include <string>
 
 #include "genome_common/input_options.hpp"
@@ -21,9 +22,10 @@ struct Options : InputOptions {
   double weight_decay = 0.1;
   double clip = 1;  ///< largest norm of the gradient
   std::string csv = "loss.csv";
-  std::string save;             ///< empty: no checkpoint
-  std::int64_t save_every = 0;  ///< 0: at the end only
-  std::string resume;           ///< empty: from the beginning
+  std::string save;                                       ///< empty: no checkpoint
+  std::int64_t save_every = 0;                            ///< 0: at the end only
+  std::string resume;                                     ///< empty: from the beginning
+  krait::Strategy strategy = krait::Strategy::automatic;  ///< of the mixers
   ProgressKind progress = ProgressKind::automatic;
   bool quiet = false;
 

@@ -41,7 +41,7 @@ Trainer::Trainer(const Exec& exec, const krait::Communicator& ranks, const Optio
       clip_(options.clip),
       layout_(make_layout(options.layout, ranks, sequence.length)),
       tokens_(make_tokens(exec, layout_, sequence)),
-      model_(exec, options.model, ranks),
+      model_(exec, options.model, ranks, options.strategy),
       optimiser_(exec, model_.parameters(), options.weight_decay),
       activations_(exec, options.model, layout_) {
   model_.initialize(options.seed);

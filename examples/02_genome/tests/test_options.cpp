@@ -11,6 +11,8 @@
 namespace {
 
 using genome::Options;
+using krait::Strategy;
+using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::ThrowsMessage;
 
@@ -27,7 +29,15 @@ TEST(Options, DefaultsAreTheMainJob) {
   EXPECT_EQ(options.layers, 4);
   EXPECT_EQ(options.d_model, 128);
   EXPECT_EQ(options.layout, genome::LayoutKind::zigzag);
+  EXPECT_THAT(options.strategies, ElementsAre(Strategy::hidden_parallel, Strategy::state_passing));
   EXPECT_TRUE(options.check);
+}
+
+TEST(Options, TakesOneStrategyOrBoth) {
+  EXPECT_THAT(parse({"--strategy", "hidden_parallel"}).strategies, ElementsAre(Strategy::hidden_parallel));
+  EXPECT_THAT(parse({"--strategy=state_passing"}).strategies, ElementsAre(Strategy::state_passing));
+  EXPECT_THAT(parse({"--strategy=state_passing", "--strategy=both"}).strategies,
+              ElementsAre(Strategy::hidden_parallel, Strategy::state_passing));
 }
 
 TEST(Options, TakesValuesInBothForms) {
@@ -45,12 +55,14 @@ TEST(Options, RefusesWhatItCannotRead) {
   EXPECT_THAT([] { parse({"--layers", "0"}); }, refuses("--layers takes a whole number of at least 1, got '0'"));
   EXPECT_THAT([] { parse({"--prefix", "-1"}); }, refuses("--prefix takes a whole number of at least 0, got '-1'"));
   EXPECT_THAT([] { parse({"--progress", "none"}); }, refuses("--progress takes one of auto, bar, lines, got 'none'"));
+  EXPECT_THAT([] { parse({"--strategy", "local"}); },
+              refuses("--strategy takes one of both, hidden_parallel, state_passing, got 'local'"));
 }
 
 TEST(Options, HelpNamesEveryOption) {
   const std::string help = genome::help_text();
   for (const char* option : {"--fasta", "--synthetic", "--length", "--layout", "--layers", "--d-model", "--seed",
-                             "--prefix", "--no-check", "--progress", "--help"}) {
+                             "--prefix", "--strategy", "--no-check", "--progress", "--help"}) {
     EXPECT_THAT(help, HasSubstr(option));
   }
 }

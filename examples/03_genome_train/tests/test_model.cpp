@@ -27,10 +27,11 @@ using krait::test::values_of;
 class Problem {
  public:
   /// \param changed  the first base that is another one than usual; none by default
-  Problem(const krait::Communicator& ranks, const ModelConfig& config, std::int64_t length, std::int64_t changed = -1)
+  Problem(const krait::Communicator& ranks, const ModelConfig& config, std::int64_t length, std::int64_t changed = -1,
+          krait::Strategy strategy = krait::Strategy::automatic)
       : layout_(krait::SequenceLayout::zigzag(ranks, length)),
         tokens_(genome::train::make_tokens(Exec(), layout_, sequence(length, changed))),
-        model_(Exec(), config, ranks),
+        model_(Exec(), config, ranks, strategy),
         activations_(Exec(), config, layout_) {
     model_.initialize(7);
   }
@@ -109,11 +110,13 @@ TEST(Model, ListsEveryParameterOnce) {
   }
 }
 
-TEST(Model, LossAndGradientsAreThoseOfOneRank) {
+class ModelStrategies : public testing::TestWithParam<krait::Strategy> {};
+
+TEST_P(ModelStrategies, LossAndGradientsAreThoseOfOneRank) {
   const auto world = krait::Communicator::world(Exec());
   for (const std::int64_t length : {3, 64, 301}) {
     const ModelConfig config{.layers = 2, .d_model = 16, .d_state = 8};
-    Problem shared(world, config, length);
+    Problem shared(world, config, length, /*changed=*/-1, GetParam());
     Problem alone(krait::Communicator::self(), config, length);
     const double wanted = alone.loss();
     EXPECT_NEAR(shared.loss(), wanted, 1e-12 * wanted);
@@ -124,6 +127,10 @@ TEST(Model, LossAndGradientsAreThoseOfOneRank) {
     }
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(All, ModelStrategies,
+                         testing::Values(krait::Strategy::hidden_parallel, krait::Strategy::state_passing),
+                         [](const auto& strategy) { return std::string(krait::name_of(strategy.param)); });
 
 TEST(Model, NoTokenSeesWhatItIsToPredict) {
   constexpr std::int64_t length = 201;

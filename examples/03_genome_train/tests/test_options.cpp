@@ -26,6 +26,7 @@ TEST(TrainOptions, DefaultsAreTheWholePhage) {
   EXPECT_THAT(options.path(), HasSubstr("lambda_virus.fa.gz"));
   EXPECT_EQ(options.length, 0);
   EXPECT_EQ(options.layout, genome::LayoutKind::zigzag);
+  EXPECT_EQ(options.strategy, krait::Strategy::automatic);
   EXPECT_EQ(options.csv, "loss.csv");
   EXPECT_TRUE(options.save.empty());
   EXPECT_EQ(options.last_step(), options.steps);
@@ -36,7 +37,7 @@ TEST(TrainOptions, TakesEveryValue) {
   const Options options =
       parse({"--layers=3", "--d-model=32", "--d-state=16", "--steps=40", "--stop-after=20", "--lr=1e-3", "--warm-up=7",
              "--weight-decay=0", "--clip=0.5", "--csv=a.csv", "--save=a.bin", "--save-every=5", "--resume=b.bin",
-             "--progress=lines", "--quiet", "--length=100", "--seed=9"});
+             "--progress=lines", "--quiet", "--length=100", "--seed=9", "--strategy=state_passing"});
   EXPECT_EQ(options.model, (genome::train::ModelConfig{.layers = 3, .d_model = 32, .d_state = 16}));
   EXPECT_EQ(options.last_step(), 20);
   EXPECT_EQ(options.schedule().warm_up, 7);
@@ -49,6 +50,7 @@ TEST(TrainOptions, TakesEveryValue) {
   EXPECT_EQ(options.save_every, 5);
   EXPECT_EQ(options.resume, "b.bin");
   EXPECT_TRUE(options.quiet);
+  EXPECT_EQ(options.strategy, krait::Strategy::state_passing);
 }
 
 TEST(TrainOptions, RefusesWhatCannotWork) {
@@ -59,6 +61,8 @@ TEST(TrainOptions, RefusesWhatCannotWork) {
   EXPECT_THAT([] { parse({"--save-every", "3"}); }, refuses("--save-every needs --save FILE"));
   EXPECT_THAT([] { parse({"--steps=5", "--stop-after=6"}); },
               refuses("--stop-after takes at most --steps, which is 5"));
+  EXPECT_THAT([] { parse({"--strategy", "local"}); },
+              refuses("--strategy takes one of automatic, hidden_parallel, state_passing, got 'local'"));
   EXPECT_THAT([] { parse({"--dtype", "bf16"}); }, refuses("unknown option '--dtype'"));
 }
 
@@ -66,7 +70,7 @@ TEST(TrainOptions, HelpNamesEveryOption) {
   const std::string help = genome::train::help_text();
   for (const char* option : {"--layers", "--d-model", "--d-state", "--steps", "--stop-after", "--lr", "--warm-up",
                              "--weight-decay", "--clip", "--csv", "--save ", "--save-every", "--resume", "--progress",
-                             "--quiet", "--help", "--fasta", "--layout"}) {
+                             "--quiet", "--help", "--fasta", "--strategy", "--layout"}) {
     EXPECT_THAT(help, HasSubstr(option));
   }
 }

@@ -6,6 +6,7 @@
 #include <krait/comm/communicator.hpp>
 #include <krait/core/error.hpp>
 #include <krait/core/random.hpp>
+#include <string>
 #include <vector>
 
 #include "../context_entropy.hpp"
@@ -53,15 +54,37 @@ std::vector<double> losses(Trainer& trainer, int steps) {
 
 krait::Communicator world() { return krait::Communicator::world(Exec()); }
 
-TEST(Trainer, TheCurveOnSeveralRanksIsThatOfOne) {
-  const Options options = small(30);
+class TrainerStrategies : public testing::TestWithParam<krait::Strategy> {};
+
+TEST_P(TrainerStrategies, TheCurveOnSeveralRanksIsThatOfOne) {
+  Options options = small(30);
+  options.strategy = GetParam();
   const Sequence sequence = grammar(700);
   Trainer shared(Exec(), world(), options, sequence);
+  options.strategy = krait::Strategy::automatic;
   Trainer alone(Exec(), krait::Communicator::self(), options, sequence);
   const std::vector<double> got = losses(shared, 30);
   const std::vector<double> wanted = losses(alone, 30);
   for (std::size_t i = 0; i < wanted.size(); ++i) EXPECT_NEAR(got[i], wanted[i], 1e-4) << "step " << i + 1;
   EXPECT_TRUE(shared.parameters_agree());
+}
+
+INSTANTIATE_TEST_SUITE_P(All, TrainerStrategies,
+                         testing::Values(krait::Strategy::hidden_parallel, krait::Strategy::state_passing),
+                         [](const auto& strategy) { return std::string(krait::name_of(strategy.param)); });
+
+TEST(Trainer, ACheckpointGoesOnWithAnotherStrategy) {
+  Options options = small(20);
+  options.strategy = krait::Strategy::hidden_parallel;
+  const Sequence sequence = grammar(500);
+  Trainer exchanging(Exec(), world(), options, sequence);
+  losses(exchanging, 8);
+  options.strategy = krait::Strategy::state_passing;
+  Trainer passing(Exec(), world(), options, sequence);
+  passing.restore(exchanging.checkpoint());
+  const std::vector<double> wanted = losses(exchanging, 12);
+  const std::vector<double> got = losses(passing, 12);
+  for (std::size_t i = 0; i < wanted.size(); ++i) EXPECT_NEAR(got[i], wanted[i], 1e-4) << "step " << i + 9;
 }
 
 TEST(Trainer, ContiguousAndZigzagGiveTheSameCurve) {
