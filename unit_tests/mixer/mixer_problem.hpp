@@ -198,13 +198,19 @@ void make_slow(const MambaMixer<T>& mixer) {
   assign(mixer.parameters().A_log, values);
 }
 
-/// All strategies and rank counts.
-inline Parallel on(const Communicator& context) {
-  return {.context = context,
-          .tensor = Communicator::self(),
-          .strategy = Strategy::automatic,
-          .divisibility = Divisibility::uneven};
+/// Any rank count.
+inline Parallel on(const Communicator& context, Strategy strategy = Strategy::automatic) {
+  return {
+      .context = context, .tensor = Communicator::self(), .strategy = strategy, .divisibility = Divisibility::uneven};
 }
+
+/// The strategy that exchanges tokens for heads, where there is somebody to exchange with.
+inline Parallel on_heads(const Communicator& context) {
+  return on(context, context.size() == 1 ? Strategy::local : Strategy::hidden_parallel);
+}
+
+/// Every strategy that works on more than one rank.
+inline constexpr std::array shared_strategies = {Strategy::hidden_parallel, Strategy::state_passing};
 
 inline const std::vector<std::int64_t> cu_of_53 = {0, 2, 2, 25, 26, 53};
 

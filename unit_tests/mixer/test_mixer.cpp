@@ -73,9 +73,9 @@ TEST(Mixer, AnyLength) {
 
 // The acceptance bound of a split: the same mixer on one rank, same scalar.
 template <Scalar T>
-void compare_with_one_rank(std::int64_t groups) {
+void compare_with_one_rank(Strategy strategy, std::int64_t groups) {
   const auto world = Communicator::world(Exec());
-  MambaMixer<T> mixer(Exec(), small_mixer(groups), on(world));
+  MambaMixer<T> mixer(Exec(), small_mixer(groups), on(world, strategy));
   mixer.initialize(7);
   for (const std::int64_t rows : {1, 3}) {
     const auto documents = DocumentMap::whole_rows(rows, 53);
@@ -86,8 +86,13 @@ void compare_with_one_rank(std::int64_t groups) {
     for (const auto& layout : all_layouts(world.place(), 53, {0, 53}))
       EXPECT_LE(relative_rms(run_mixer(mixer, world, layout, documents), shard_of_whole(whole, layout)),
                 split_tolerance<T>())
-          << layout.description() << ", rows " << rows << ", groups " << groups;
+          << name_of(strategy) << ", " << layout.description() << ", rows " << rows << ", groups " << groups;
   }
+}
+
+template <Scalar T>
+void compare_with_one_rank(std::int64_t groups) {
+  for (const Strategy strategy : shared_strategies) compare_with_one_rank<T>(strategy, groups);
 }
 
 TEST(Mixer, SplitChangesNothingFloat) {
@@ -234,7 +239,7 @@ TEST(Mixer, LocalIsRefusedOnSeveralRanks) {
 TEST(Mixer, StrictRanksAreCheckedAtConstruction) {
   const auto world = Communicator::world(Exec());
   if (world.size() == 1 || 8 % world.size() == 0) return;
-  const Parallel strict{.context = world};
+  const Parallel strict{.context = world, .strategy = Strategy::hidden_parallel};
   EXPECT_THAT([&] { MambaMixer<float>(Exec(), small_mixer(8), strict); }, ThrowsMessage<ConfigError>(HasSubstr("8")));
 }
 

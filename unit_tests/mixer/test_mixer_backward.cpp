@@ -77,12 +77,12 @@ TEST(MixerBackward, AnyLengthAndBatch) {
 
 // The acceptance bound of a split: the same mixer on one rank, same scalar. What the operator saves changes no bit.
 template <Scalar T>
-void compare_with_one_rank(std::int64_t groups, std::int64_t rows) {
+void compare_with_one_rank(Strategy strategy, std::int64_t groups, std::int64_t rows) {
   const auto world = Communicator::world(Exec());
   MambaConfig config = small_mixer(groups);
-  MambaMixer<T> lean(Exec(), config, on(world));
+  MambaMixer<T> lean(Exec(), config, on(world, strategy));
   config.use_mem_eff_path = false;
-  MambaMixer<T> full(Exec(), config, on(world), lean.workspace());
+  MambaMixer<T> full(Exec(), config, on(world, strategy), lean.workspace());
   lean.initialize(7);
   full.initialize(7);
   for (const bool packed : {false, true}) {
@@ -91,10 +91,16 @@ void compare_with_one_rank(std::int64_t groups, std::int64_t rows) {
     for (const auto& layout : all_layouts(world.place(), 53, cu_of_53)) {
       if (layout.kind() == SequenceLayout::Kind::zigzag_docs && !packed) continue;
       const auto gradients = train_step(lean, world, layout, documents);
-      whole.expect(gradients, layout, split_tolerance<T>(), "groups " + std::to_string(groups));
+      whole.expect(gradients, layout, split_tolerance<T>(),
+                   std::string(name_of(strategy)) + ", groups " + std::to_string(groups));
       EXPECT_TRUE(train_step(full, world, layout, documents) == gradients) << layout.description();
     }
   }
+}
+
+template <Scalar T>
+void compare_with_one_rank(std::int64_t groups, std::int64_t rows) {
+  for (const Strategy strategy : shared_strategies) compare_with_one_rank<T>(strategy, groups, rows);
 }
 
 TEST(MixerBackward, SplitChangesNothingFloat) {

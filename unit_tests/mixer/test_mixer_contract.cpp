@@ -12,10 +12,10 @@ namespace {
 using namespace krait;        // NOLINT(google-build-using-namespace)
 using namespace krait::test;  // NOLINT(google-build-using-namespace)
 
-TEST(MixerContract, NothingIsAllocatedAfterTheFirstCall) {
+void expect_no_allocation(Strategy strategy) {
   const auto world = Communicator::world(Exec());
   const Exec exec;
-  MambaMixer<float> mixer(exec, small_mixer(4), on(world));
+  MambaMixer<float> mixer(exec, small_mixer(4), on(world, strategy));
   mixer.initialize(1);
   const auto layout = SequenceLayout::zigzag(world, 50);
   const auto hidden = make_shard<float>(layout, 2, 24, normal_values(2, 50, 24));
@@ -28,10 +28,14 @@ TEST(MixerContract, NothingIsAllocatedAfterTheFirstCall) {
   EXPECT_EQ(meter.allocations(), 0U);
 }
 
-TEST(MixerContract, EverythingRunsOnTheCallersInstanceUnderOurName) {
+TEST(MixerContract, NothingIsAllocatedAfterTheFirstCall) {
+  for (const Strategy strategy : shared_strategies) expect_no_allocation(strategy);
+}
+
+void expect_own_kernels_on_the_instance(Strategy strategy) {
   const auto world = Communicator::world(Exec());
   const auto exec = Kokkos::Experimental::partition_space(Exec(), 1)[0];
-  MambaMixer<float> mixer(exec, small_mixer(4), on(world));
+  MambaMixer<float> mixer(exec, small_mixer(4), on(world, strategy));
   mixer.initialize(1);
   const auto layout = SequenceLayout::zigzag(world, 50);
   const auto hidden = make_shard<float>(layout, 2, 24, normal_values(2, 50, 24));
@@ -53,10 +57,14 @@ TEST(MixerContract, EverythingRunsOnTheCallersInstanceUnderOurName) {
         << fence.label;
 }
 
+TEST(MixerContract, EverythingRunsOnTheCallersInstanceUnderOurName) {
+  for (const Strategy strategy : shared_strategies) expect_own_kernels_on_the_instance(strategy);
+}
+
 TEST(MixerContract, TwoCollectivesPerLayer) {
   const auto world = Communicator::world(Exec());
   const Exec exec;
-  MambaMixer<float> mixer(exec, small_mixer(4), on(world));
+  MambaMixer<float> mixer(exec, small_mixer(4), on_heads(world));
   mixer.initialize(1);
   const auto layout = SequenceLayout::zigzag(world, 50);
   const auto hidden = make_shard<float>(layout, 2, 24, normal_values(2, 50, 24));
@@ -194,7 +202,7 @@ TEST(TrainingContract, TwoCollectivesEachWayPerLayer) {
   for (const bool lean : {true, false}) {
     MambaConfig config = small_mixer(4);
     config.use_mem_eff_path = lean;
-    Stack stack(config, on(world), 2);
+    Stack stack(config, on_heads(world), 2);
     const auto layout = SequenceLayout::zigzag(world, 50);
     const auto documents = DocumentMap::whole_rows(2, 50);
     const auto hidden = hidden_states(layout, 2, 24, 2);
@@ -221,7 +229,7 @@ TEST(TrainingContract, KeepsWhatTheFormulaSays) {
   for (const bool rmsnorm : {true, false}) {
     MambaConfig config = small_mixer(4);
     config.rmsnorm = rmsnorm;
-    Stack lean(config, on(world), 1);
+    Stack lean(config, on_heads(world), 1);
     lean.train(Exec(), hidden, layout, documents, gradient);
     const std::int64_t tokens = 2 * layout.local_length();
     const std::int64_t projection = 2 * config.d_inner() + 2 * config.groups * config.d_state + config.head_count();
@@ -233,9 +241,9 @@ TEST(TrainingContract, KeepsWhatTheFormulaSays) {
     // With everything saved: x, B, C and dt of all tokens and this rank's heads, before the convolution and, without
     // dt, after it. One rank has the first of them in the projection.
     config.use_mem_eff_path = false;
-    Stack full(config, on(world), 1);
+    Stack full(config, on_heads(world), 1);
     full.train(Exec(), hidden, layout, documents, gradient);
-    const HeadPartition heads = full.mixer(0).partition(world);
+    const HeadPartition heads = full.mixer(0).partition_heads(world);
     const std::int64_t arrived = 4 * 2 * 50 * heads.projection_width_local(world.rank(), false);
     const std::size_t more = padded(world.size() == 1 ? 0 : arrived) + padded(4 * 2 * 50 * heads.conv_channels_local());
     EXPECT_EQ(full.kept(0).bytes(), bytes + more);

@@ -114,7 +114,7 @@ MambaMixer<T, Exec>::MambaMixer(const Exec& exec, const MambaConfig& config, Par
       workspace_(workspace ? std::move(workspace) : std::make_shared<Workspace<Exec>>("krait::MambaMixer::workspace")) {
   KRAIT_REQUIRE(ConfigError, parallel_.strategy != Strategy::local || parallel_.context.size() == 1,
                 "krait::MambaMixer: the strategy is local, but the context has ", parallel_.context.size(), " ranks");
-  if (resolve(parallel_.strategy, parallel_.context.size()) == Strategy::hidden_parallel)
+  if (parallel_.strategy == Strategy::hidden_parallel)
     (void)partition(parallel_.context);  // throws when heads and ranks do not fit
 }
 
@@ -135,10 +135,26 @@ HeadPartition MambaMixer<T, Exec>::partition(const Place& context) const {
 }
 
 template <Scalar T, class Exec>
-SequenceOperator<T, Exec>& MambaMixer<T, Exec>::sequence_operator(int ranks) const {
-  const Strategy strategy = resolve(parallel_.strategy, ranks);
-  auto& slot = operators_[strategy];
-  if (!slot) slot = make_sequence_operator<T, Exec>(strategy, local());
+const Choice& MambaMixer<T, Exec>::choice(const SequenceLayout& layout, std::int64_t batch) const {
+  if (!choice_.holds(layout, batch)) {
+    choice_.set(layout, batch,
+                std::make_unique<Choice>(
+                    Planner(parallel_.machine)
+                        .choose(workload_of<T>(local(), layout, batch), parallel_.strategy, parallel_.state_exchange)));
+  }
+  return choice_.plan();
+}
+
+template <Scalar T, class Exec>
+SequenceOperator<T, Exec>& MambaMixer<T, Exec>::sequence_operator(const SequenceLayout& layout,
+                                                                  std::int64_t batch) const {
+  const Prediction& chosen = choice(layout, batch).best();
+  auto& slot = operators_[{chosen.strategy, chosen.exchange}];
+  if (!slot) {
+    SequenceOperatorConfig config = local();
+    config.state_exchange = chosen.exchange;
+    slot = make_sequence_operator<T, Exec>(chosen.strategy, config);
+  }
   return *slot;
 }
 
@@ -157,13 +173,13 @@ auto MambaMixer<T, Exec>::buffers(const Communicator& context, const SequenceLay
     -> Buffers {
   const auto here = local();
   const std::int64_t places = batch * layout.local_length();
-  const OperatorRoom room = sequence_operator(context.size()).room(context, layout, batch);
+  const OperatorRoom room = sequence_operator(layout, batch).room(context, layout, batch);
   WorkspaceLayout space;
   Buffers result{.room = room};
   result.z = space.add<T>(places * here.d_inner());
   result.xBCdt = space.add<T>(std::max(places * here.input_width(), room.xBCdt));
   result.y = space.add<T>(std::max(places * here.d_inner(), room.y));
-  result.operator_bytes = sequence_operator(context.size()).workspace_bytes(context, layout, batch, true);
+  result.operator_bytes = sequence_operator(layout, batch).workspace_bytes(context, layout, batch, true);
   result.operator_offset = space.add<std::byte>(static_cast<std::int64_t>(result.operator_bytes));
   if (parallel_.tensor.size() > 1) {
     result.partial = space.add<accumulator_t<T>>(places * config_.d_model);
@@ -177,7 +193,7 @@ template <Scalar T, class Exec>
 auto MambaMixer<T, Exec>::training_buffers(const Communicator& context, const SequenceLayout& layout,
                                            std::int64_t batch) const -> TrainingBuffers {
   const auto here = local();
-  const auto& sequence = sequence_operator(context.size());
+  const auto& sequence = sequence_operator(layout, batch);
   const std::int64_t tokens = layout.local_length();
   const std::int64_t places = batch * tokens;
   const std::int64_t inner = here.d_inner();
@@ -218,7 +234,7 @@ impl::ActivationBlocks MambaMixer<T, Exec>::activation_blocks(const Communicator
   blocks.projection = space.add<T>(places * (here.d_inner() + here.input_width()));
   blocks.y = space.add<T>(places * here.d_inner());
   blocks.rstd = space.add<accumulator_t<T>>(config_.rmsnorm ? places * here.groups : 0);
-  blocks.saved_bytes = sequence_operator(context.size()).saved_bytes(context, layout, batch, saving());
+  blocks.saved_bytes = sequence_operator(layout, batch).saved_bytes(context, layout, batch, saving());
   blocks.saved = space.add<std::byte>(static_cast<std::int64_t>(blocks.saved_bytes));
   blocks.bytes = space.bytes();
   return blocks;
@@ -427,7 +443,7 @@ void MambaMixer<T, Exec>::run(const Exec& exec, const Call& call, const Hidden& 
 
   project_in(exec, hidden, 0, z);
   project_in(exec, hidden, here.d_inner(), xBCdt);
-  sequence_operator(call.context.size())
+  sequence_operator(call.layout, batch)
       .forward(exec, call.context, call.layout, call.documents, operator_parameters(),
                {.xBCdt = xBCdt,
                 .y = y,
@@ -459,7 +475,7 @@ void MambaMixer<T, Exec>::run_training(const Exec& exec, const Call& call, const
                                                 {batch, call.layout.local_length(), local().d_inner()});
 
   project_in(exec, hidden, 0, tensors.projection);
-  sequence_operator(call.context.size())
+  sequence_operator(call.layout, batch)
       .forward(exec, call.context, call.layout, call.documents, operator_parameters(),
                {.xBCdt = tensors.xBCdt,
                 .y = tensors.y,
@@ -547,7 +563,7 @@ void MambaMixer<T, Exec>::run_backward(const Exec& exec, const Call& call, const
   sequence.saving = saving();
   sequence.workspace = bytes_at(*workspace_, place.steps, place.operator_bytes);
   sequence.room = place.dy_room;
-  sequence_operator(call.context.size())
+  sequence_operator(call.layout, batch)
       .backward(exec, call.context, call.layout, call.documents, operator_parameters(),
                 {.conv_weight = gradients.conv_weight,
                  .conv_bias = gradients.conv_bias,

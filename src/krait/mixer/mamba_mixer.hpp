@@ -19,6 +19,7 @@
 #include <krait/mixer/mamba_parameters.hpp>
 #include <krait/parallel/agreement.hpp>
 #include <krait/parallel/plan_slot.hpp>
+#include <krait/parallel/planner.hpp>
 #include <krait/parallel/sequence_operator.hpp>
 
 namespace krait {
@@ -28,6 +29,8 @@ struct Parallel {
   Communicator context = Communicator::self();  ///< ranks that share the sequence
   Communicator tensor = Communicator::self();   ///< ranks that share heads and parameters
   Strategy strategy = Strategy::automatic;
+  StateExchange state_exchange = StateExchange::automatic;  ///< of Strategy::state_passing
+  Machine machine = {};                              ///< by which `automatic` chooses; must be the same on every rank
   Divisibility divisibility = Divisibility::strict;  ///< `uneven` lets heads and groups not divide by the ranks
 };
 
@@ -57,6 +60,9 @@ class MambaMixer {
   [[nodiscard]] const MambaParameters<T, Exec>& parameters() const { return parameters_; }
   /// Which heads, groups and columns a rank of the context works on.
   [[nodiscard]] HeadPartition partition(const Place& context) const;
+  /// How calls with this layout and batch run over the ranks, and why: what was asked for, or what a Planner chose for
+  /// forward and backward together.
+  [[nodiscard]] const Choice& choice(const SequenceLayout& layout, std::int64_t batch) const;
   [[nodiscard]] const std::shared_ptr<Workspace<Exec>>& workspace() const { return workspace_; }
 
   /// Bytes of workspace that forward() needs on this rank. On P ranks that divide heads and groups it is 1/P of the
@@ -141,7 +147,7 @@ class MambaMixer {
 
   [[nodiscard]] SequenceOperatorConfig local() const;
   [[nodiscard]] Saving saving() const { return config_.use_mem_eff_path ? Saving::lean : Saving::full; }
-  [[nodiscard]] SequenceOperator<T, Exec>& sequence_operator(int ranks) const;
+  [[nodiscard]] SequenceOperator<T, Exec>& sequence_operator(const SequenceLayout& layout, std::int64_t batch) const;
   [[nodiscard]] SequenceOperatorParameters<T, Exec> operator_parameters() const;
   [[nodiscard]] Buffers buffers(const Communicator& context, const SequenceLayout& layout, std::int64_t batch) const;
   [[nodiscard]] TrainingBuffers training_buffers(const Communicator& context, const SequenceLayout& layout,
@@ -176,7 +182,8 @@ class MambaMixer {
   Parallel parallel_;
   MambaParameters<T, Exec> parameters_;
   std::shared_ptr<Workspace<Exec>> workspace_;
-  mutable std::map<Strategy, std::unique_ptr<SequenceOperator<T, Exec>>> operators_;
+  mutable std::map<std::pair<Strategy, StateExchange>, std::unique_ptr<SequenceOperator<T, Exec>>> operators_;
+  mutable impl::PlanSlot<Choice> choice_;
   impl::PlanSlot<DocumentMap> documents_;  ///< of the last layout that came without documents
   impl::AgreedCall agreed_;
 };

@@ -23,9 +23,10 @@ template <Scalar T, class Exec>
 struct GatherChannels {
   MixedTensor<T, 3, Exec> full;
   Tensor<accumulator_t<T>***, Exec> local;
-  Kokkos::View<const std::int64_t*, typename Exec::memory_space> rows;
+  Kokkos::View<const std::int64_t*, typename Exec::memory_space> rows, own;
+  bool all;
   KOKKOS_FUNCTION void operator()(std::int64_t n, std::int64_t c, std::int64_t k) const {
-    local(n, c, k) = full(n, rows(c), k);
+    local(n, c, k) = all || own(c) != 0 ? full(n, rows(c), k) : accumulator_t<T>(0);
   }
 };
 
@@ -81,7 +82,15 @@ void HeadStates<T, Exec>::reserve(const Exec& exec, std::int64_t documents) {
 template <Scalar T, class Exec>
 void HeadStates<T, Exec>::gather(const Exec& exec, const MixedTensor<T, 3, Exec>& full,
                                  const Tensor<A***, Exec>& local) const {
-  Kokkos::parallel_for("krait::HeadStates::gather", elements(exec, local), GatherChannels<T, Exec>{full, local, rows_});
+  Kokkos::parallel_for("krait::HeadStates::gather", elements(exec, local),
+                       GatherChannels<T, Exec>{full, local, rows_, own_, true});
+}
+
+template <Scalar T, class Exec>
+void HeadStates<T, Exec>::gather_gradients(const Exec& exec, const MixedTensor<T, 3, Exec>& full,
+                                           const Tensor<A***, Exec>& local) const {
+  Kokkos::parallel_for("krait::HeadStates::gather_gradients", elements(exec, local),
+                       GatherChannels<T, Exec>{full, local, rows_, own_, false});
 }
 
 template <Scalar T, class Exec>

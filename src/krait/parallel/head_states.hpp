@@ -52,6 +52,8 @@ class HeadStates {
 
   /// The rank's channels of `full`.
   void gather(const Exec& exec, const MixedTensor<T, 3, Exec>& full, const Tensor<A***, Exec>& local) const;
+  /// The same of gradients: of channels that several ranks have, only the first of them gets them, the others 0.
+  void gather_gradients(const Exec& exec, const MixedTensor<T, 3, Exec>& full, const Tensor<A***, Exec>& local) const;
 
   /// Zeros, and the rank's channels where they belong. Of channels that several ranks have, only the first of them puts
   /// its own: for states, which are the same on all.

@@ -357,7 +357,7 @@ void HiddenParallel<T, Exec>::backward(const Exec& exec, const Communicator& con
   tensors.states = plan.states.heads(arguments.initial.ssm);
   if (!is_absent(arguments.dfinal.conv)) {
     const auto dfinal = plan.states.template second<A>(states);
-    plan.states.gather(exec, arguments.dfinal.conv, dfinal);
+    plan.states.gather_gradients(exec, arguments.dfinal.conv, dfinal);
     tensors.dfinal_conv_states = dfinal;
   }
   tensors.dfinal_states = plan.states.heads(arguments.dfinal.ssm);

@@ -513,11 +513,22 @@ std::vector<Prediction> Planner::predict(const Workload& workload) const {
 }
 
 Choice Planner::choose(const Workload& workload) const {
+  return choose(workload, Strategy::automatic, StateExchange::automatic);
+}
+
+Choice Planner::choose(const Workload& workload, Strategy strategy, StateExchange exchange) const {
+  const auto asked_for = [&](const Prediction& prediction) {
+    return (strategy == Strategy::automatic || prediction.strategy == strategy) &&
+           (exchange == StateExchange::automatic || prediction.strategy != Strategy::state_passing ||
+            prediction.exchange == exchange);
+  };
   Choice choice{.predictions = predict(workload)};
-  for (std::size_t i = 0; i < choice.predictions.size(); ++i) {
-    const Prediction& prediction = choice.predictions[i];
+  const std::vector<Prediction>& all = choice.predictions;
+  choice.winner = static_cast<std::size_t>(std::find_if(all.begin(), all.end(), asked_for) - all.begin());
+  for (std::size_t i = 0; i < all.size(); ++i) {
     const Prediction& best = choice.best();
-    if (prediction.possible() && (!best.possible() || prediction.seconds < best.seconds)) choice.winner = i;
+    if (asked_for(all[i]) && all[i].possible() && (!best.possible() || all[i].seconds < best.seconds))
+      choice.winner = i;
   }
   return choice;
 }

@@ -88,9 +88,24 @@ class Planner {
   [[nodiscard]] std::vector<Prediction> predict(const Workload& workload) const;
   /// The fastest that can run; of equals the first.
   [[nodiscard]] Choice choose(const Workload& workload) const;
+  /// The same among those that are asked for; automatic asks for any. The first of them when none can run.
+  [[nodiscard]] Choice choose(const Workload& workload, Strategy strategy, StateExchange exchange) const;
 
  private:
   Machine machine_;
 };
+
+/// The workload of a training step, or of a forward, of one call. Equal on all ranks.
+template <Scalar T>
+Workload workload_of(const SequenceOperatorConfig& config, const SequenceLayout& layout, std::int64_t batch) {
+  Workload workload;
+  workload.config = config;
+  workload.sharding = Sharding::of(layout);
+  workload.batch = batch;
+  workload.scalar_bytes = static_cast<std::int64_t>(sizeof(T));
+  workload.accumulator_bytes = static_cast<std::int64_t>(sizeof(accumulator_t<T>));
+  workload.backward = true;
+  return workload;
+}
 
 }  // namespace krait

@@ -11,16 +11,6 @@
 
 namespace krait {
 
-Strategy resolve(Strategy strategy, int ranks) {
-  if (strategy != Strategy::automatic) return strategy;
-  return ranks == 1 ? Strategy::local : Strategy::hidden_parallel;
-}
-
-StateExchange resolve(StateExchange exchange, int ranks) {
-  if (exchange != StateExchange::automatic) return exchange;
-  return ranks <= 8 ? StateExchange::all_gather : StateExchange::doubling;
-}
-
 void SequenceOperatorConfig::validate() const {
   static constexpr const char* name = "krait::SequenceOperatorConfig: ";
   // Widths are products of two of these; further products with lengths must not overflow either.
@@ -45,7 +35,7 @@ template <Scalar T, class Exec>
 std::unique_ptr<SequenceOperator<T, Exec>> make_sequence_operator(Strategy strategy,
                                                                   const SequenceOperatorConfig& config) {
   KRAIT_REQUIRE(ConfigError, strategy != Strategy::automatic,
-                "krait::make_sequence_operator: the strategy is automatic, expected one from krait::resolve()");
+                "krait::make_sequence_operator: the strategy is automatic, expected one that krait::Planner chose");
   if (strategy == Strategy::local) return std::make_unique<Local<T, Exec>>(config);
   if (strategy == Strategy::hidden_parallel) return std::make_unique<HiddenParallel<T, Exec>>(config);
   return std::make_unique<StatePassing<T, Exec>>(config);

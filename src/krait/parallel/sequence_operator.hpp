@@ -205,15 +205,11 @@ class SequenceOperator {
                         const SequenceOperatorBackwardArguments<T, Exec>& arguments) = 0;
 };
 
-/// \throws ConfigError for `Strategy::automatic`, which needs a rank count: see resolve(); for a configuration that no
+/// \throws ConfigError for `Strategy::automatic`, which needs a layout: see Planner::choose(); for a configuration that
+/// no
 ///         operator can work with
 template <Scalar T, class Exec = Kokkos::DefaultExecutionSpace>
 std::unique_ptr<SequenceOperator<T, Exec>> make_sequence_operator(Strategy strategy,
                                                                   const SequenceOperatorConfig& config);
-
-/// The strategy that `automatic` stands for with this many ranks; any other stands for itself.
-Strategy resolve(Strategy strategy, int ranks);
-/// The same for an exchange of states.
-StateExchange resolve(StateExchange exchange, int ranks);
 
 }  // namespace krait

@@ -9,6 +9,7 @@
 #include <krait/parallel/conv_halo.hpp>
 #include <krait/parallel/conv_scan.hpp>
 #include <krait/parallel/operator_checks.hpp>
+#include <krait/parallel/planner.hpp>
 #include <krait/parallel/segment_chain.hpp>
 #include <krait/parallel/shard_runs.hpp>
 #include <krait/parallel/state_exchange.hpp>
@@ -25,6 +26,16 @@ using Range = Kokkos::RangePolicy<Exec, Kokkos::IndexType<std::int64_t>>;
 /// All heads of a configuration: what a rank of this strategy works on.
 HeadPartition all_heads(const SequenceOperatorConfig& config) {
   return {Place{}, {config.heads, config.head_dim, config.groups, config.d_state}, Divisibility::strict};
+}
+
+/// The exchange that is asked for, or the one that is expected to be the fastest.
+template <Scalar T>
+StateExchange exchange_for(const SequenceOperatorConfig& config, const SequenceLayout& layout, std::int64_t rows) {
+  if (config.state_exchange != StateExchange::automatic) return config.state_exchange;
+  return Planner()
+      .choose(workload_of<T>(config, layout, rows), Strategy::state_passing, StateExchange::automatic)
+      .best()
+      .exchange;
 }
 
 impl::StateMapShape map_shape(const SequenceOperatorConfig& config, std::int64_t rows) {
@@ -79,6 +90,13 @@ Tensor<V***, Exec> conv_states(std::byte* data, std::int64_t count, std::int64_t
                                     {channels * taps, 1, channels});
 }
 
+/// \throws ConfigError when a tensor of states is given
+template <class... States>
+void refuse_states(const std::string& function, const States&... states) {
+  KRAIT_REQUIRE(ConfigError, ((is_absent(states.conv) && is_absent(states.ssm)) && ...), function,
+                ": states of documents are given, expected none: this strategy begins every document at zero");
+}
+
 }  // namespace
 
 /// What follows from layout and batch alone.
@@ -89,6 +107,7 @@ struct StatePassing<T, Exec>::Exchanges {
   impl::SegmentChain chain;
   impl::ConvHalo<T, Exec> halo;
   impl::StateMapShape shape;
+  StateExchange form;
   impl::StateExchangePlan<A, Exec> ascending, descending;
   std::int64_t places;  ///< tokens of all rows here
   std::int64_t slots;   ///< segments here, in every row
@@ -97,10 +116,9 @@ struct StatePassing<T, Exec>::Exchanges {
       : chain(layout),
         halo(chain, layout, rows, config.conv_channels(), config.d_conv),
         shape(map_shape(config, rows)),
-        ascending(resolve(config.state_exchange, layout.ranks()), chain.owners(), layout.place(),
-                  ChainDirection::ascending, shape),
-        descending(resolve(config.state_exchange, layout.ranks()), chain.owners(), layout.place(),
-                   ChainDirection::descending, shape),
+        form(exchange_for<T>(config, layout, rows)),
+        ascending(form, chain.owners(), layout.place(), ChainDirection::ascending, shape),
+        descending(form, chain.owners(), layout.place(), ChainDirection::descending, shape),
         places(rows * layout.local_length()),
         slots(ascending.local_segments() * rows) {}
 };
@@ -178,7 +196,7 @@ struct StatePassing<T, Exec>::SavedBlocks {
 template <Scalar T, class Exec>
 struct StatePassing<T, Exec>::BackwardBlocks {
   std::size_t conv_out = 0, dconv_out, scratch, states, dstates, conv_states, dfinal_conv_states, dconv_states, firsts,
-      dfirsts, halo_out, halo_in, maps, exchange, bytes;
+              dfirsts, halo_out, halo_in, maps, exchange, bytes;
   std::size_t scratch_bytes;
 
   BackwardBlocks(const SequenceOperatorConfig& config, const Exchanges& plan, Saving saving, std::size_t scratch_size)
@@ -271,6 +289,7 @@ void StatePassing<T, Exec>::forward(const Exec& exec, const Communicator& contex
   const std::int64_t batch = documents.rows();
   agreed_(context, function.c_str(), layout, documents, [&] {
     layout.require_match(function, context.place());
+    refuse_states(function, arguments.initial, arguments.final);
     impl::check_operator_call(function, config_, context, layout, documents, parameters, arguments,
                               workspace_bytes(context, layout, batch, false), {},
                               saved_bytes(context, layout, batch, arguments.saving));
@@ -343,6 +362,7 @@ void StatePassing<T, Exec>::backward(const Exec& exec, const Communicator& conte
   const std::int64_t batch = documents.rows();
   agreed_(context, function.c_str(), layout, documents, [&] {
     layout.require_match(function, context.place());
+    refuse_states(function, arguments.initial, arguments.dfinal, arguments.dinitial);
     impl::check_operator_backward(function, config_, context, layout, documents, parameters, gradients, arguments,
                                   backward_workspace_bytes(context, layout, batch, arguments.saving, false), 0,
                                   saved_bytes(context, layout, batch, arguments.saving));

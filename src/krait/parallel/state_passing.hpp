@@ -39,6 +39,7 @@ class StatePassing final : public SequenceOperator<T, Exec> {
   [[nodiscard]] std::size_t workspace_bytes(const Communicator& context, const SequenceLayout& layout,
                                             std::int64_t batch, bool overwrite_input) const override;
 
+  /// \throws ConfigError when states of documents are given: every document begins at zero
   void forward(const Exec& exec, const Communicator& context, const SequenceLayout& layout,
                const DocumentMap& documents, const SequenceOperatorParameters<T, Exec>& parameters,
                const SequenceOperatorArguments<T, Exec>& arguments) override;

@@ -5,7 +5,7 @@ namespace krait {
 
 /// How convolution and scan run over the ranks of a communicator. All give the same numbers.
 enum class Strategy {
-  automatic,        ///< `local` on one rank, else `hidden_parallel`
+  automatic,        ///< what a Planner expects to be the fastest
   local,            ///< one rank, no communication
   hidden_parallel,  ///< exchange tokens for heads, run whole sequences of some heads, exchange back
   state_passing     ///< tokens stay; the ranks hand on what their stretches do to the state
