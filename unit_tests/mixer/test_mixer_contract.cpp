@@ -243,7 +243,7 @@ TEST(TrainingContract, KeepsWhatTheFormulaSays) {
     config.use_mem_eff_path = false;
     Stack full(config, on_heads(world), 1);
     full.train(Exec(), hidden, layout, documents, gradient);
-    const HeadPartition heads = full.mixer(0).partition_heads(world);
+    const HeadPartition heads = full.mixer(0).partition(world);
     const std::int64_t arrived = 4 * 2 * 50 * heads.projection_width_local(world.rank(), false);
     const std::size_t more = padded(world.size() == 1 ? 0 : arrived) + padded(4 * 2 * 50 * heads.conv_channels_local());
     EXPECT_EQ(full.kept(0).bytes(), bytes + more);

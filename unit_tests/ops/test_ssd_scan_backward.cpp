@@ -11,6 +11,7 @@ namespace {
 using krait::SsdScanBackwardPlan;
 using krait::test::Decay;
 using krait::test::expect_backward_matches;
+using krait::test::ScanBackwardData;
 using krait::test::ScanBackwardSetup;
 using krait::test::Skip;
 
@@ -61,6 +62,28 @@ TYPED_TEST(SsdScanBackwardOf, StepsAreClampedOnBothSides) {
     setup.forward.options.dt_min = 0.01;
     setup.forward.options.dt_max = 0.02;
     expect_backward_matches<TypeParam>(setup);
+  }
+}
+
+/// A step that is exactly a bound of the clamp moves with its input, one beyond it does not.
+TYPED_TEST(SsdScanBackwardOf, StepsAtTheBoundsOfTheClamp) {
+  constexpr double below = 0.125, least = 0.25, most = 0.5, above = 1;  // exact in every scalar
+  ScanBackwardSetup setup = small();
+  setup.forward.dt_bias = false;
+  setup.forward.options.dt_softplus = false;
+  setup.forward.options.dt_min = least;
+  setup.forward.options.dt_max = most;
+  const auto runs = krait::SequenceRuns::whole_rows(setup.forward.shape.batch, setup.forward.shape.length);
+  ScanBackwardData<TypeParam> data(setup, runs);
+  const double steps[] = {least, below, most, above};
+  for (std::size_t i = 0; i < data.forward.dt.size(); ++i)
+    data.forward.dt.data()[i] = static_cast<TypeParam>(steps[i % 4]);
+  data.forward.copy_to_truth();
+  run_scan_backward(data, runs);
+  expect_gradients(data, runs);
+  for (std::size_t i = 0; i < data.ddt.size(); ++i) {
+    const bool moves = i % 2 == 0;
+    EXPECT_EQ(static_cast<double>(data.ddt.data()[i]) != 0, moves) << "step " << steps[i % 4];
   }
 }
 

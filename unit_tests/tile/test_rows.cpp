@@ -123,15 +123,23 @@ struct ConvData {
 
   explicit ConvData(const ConvCase& which) : c(which) {}
 
+  /// All rows behind those of the call are announced.
+  [[nodiscard]] int next() const { return 20 - c.tokens; }
+
   [[nodiscard]] krait::tile::ConvStrip<A> strip() {
     return {c.channels, weight.pitch(), c.taps, c.silu, c.past_cache, weight.data(), bias.data()};
   }
-  [[nodiscard]] krait::tile::ConvTokens<T, A> tokens() { return {c.tokens, x.pointers(), history.data()}; }
+  [[nodiscard]] krait::tile::ConvTokens<T, A> tokens() { return {c.tokens, next(), x.pointers(), history.data()}; }
   [[nodiscard]] krait::tile::ConvGradientTokens<T, A> gradient_tokens(bool sums, bool dx) {
-    return {c.tokens,        x.pointers(),
-            dout.pointers(), history.data(),
-            q.data(),        sums ? dweight.data() : nullptr,
-            dbias.data(),    dx ? out.pointers() : nullptr};
+    return {c.tokens,
+            next(),
+            x.pointers(),
+            dout.pointers(),
+            history.data(),
+            q.data(),
+            sums ? dweight.data() : nullptr,
+            dbias.data(),
+            dx ? out.pointers() : nullptr};
   }
 
   void expect_equal(const ConvData& want) const {
@@ -275,7 +283,8 @@ struct NormData {
             c.parameters ? weight.data() : nullptr,
             c.parameters ? bias.data() : nullptr,
             c.gate_first,
-            c.past_cache};
+            c.past_cache,
+            {x.data(), c.gated ? z.data() : nullptr, dout.data()}};
   }
   [[nodiscard]] krait::tile::NormGradients<T, A> gradients() {
     return {dx.data(), c.gated ? dz.data() : nullptr, c.parameters ? out.data() : nullptr,
@@ -378,7 +387,7 @@ void every_number_is_converted_exactly() {
       const T* const x[] = {numbers.data()};
       T* const out[] = {got.data()};
       krait::tile::host::conv_rows<T, float>({count, count, 1, false, false, weights.data(), zeros.data()},
-                                             {1, x, nullptr}, out);
+                                             {1, 0, x, nullptr}, out);
       for (std::size_t i = 0; i < numbers.size(); ++i) {
         const auto want = static_cast<float>(T(weight * static_cast<float>(numbers[i])));
         const auto value = static_cast<float>(got[i]);

@@ -115,13 +115,12 @@ struct HostKernel {
           for (std::int64_t t = t0; t < t1; t += impl::conv_tokens_at_once) {
             const auto count =
                 static_cast<int>(t1 - t < impl::conv_tokens_at_once ? t1 - t : impl::conv_tokens_at_once);
-            const T* x[impl::conv_tokens_at_once];
+            const int next = impl::conv_next(t1 - t, count);
+            const T* x[impl::conv_tokens_at_once + impl::conv_tokens_next];
             T* out[impl::conv_tokens_at_once];
-            for (int i = 0; i < count; ++i) {
-              x[i] = input.placed_row(problem.x, run.row, t + i);
-              out[i] = input.row(problem.out, run.row, t + i);
-            }
-            tile::conv_rows(strip, tile::ConvTokens<T, A>{count, x, input.history[0]}, out);
+            for (int i = 0; i < count + next; ++i) x[i] = input.placed_row(problem.x, run.row, t + i);
+            for (int i = 0; i < count; ++i) out[i] = input.row(problem.out, run.row, t + i);
+            tile::conv_rows(strip, tile::ConvTokens<T, A>{count, next, x, input.history[0]}, out);
           }
         },
         [&](std::int64_t row, std::int64_t t0, std::int64_t t1) {

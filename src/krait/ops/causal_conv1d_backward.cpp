@@ -207,7 +207,7 @@ struct HostKernel {
     std::int64_t t = t0;
     // These complete the gradients of places before the part.
     for (; t < end && t < t0 + problem.history(); ++t) {
-      add_tokens(strip, run, t, 1, t < t1, false);
+      add_tokens(strip, run, t, 1, end, t < t1, false);
       if (problem.reaches_initial(run, t0)) {
         tile::conv_edge_row(strip.input.strip(), strip.q[0], 0, static_cast<const A*>(nullptr), strip.row);
         store_initial(strip, run, t - t0);
@@ -217,7 +217,7 @@ struct HostKernel {
       const bool counted = t < t1;
       const std::int64_t left = (counted ? t1 : end) - t;
       const auto count = static_cast<int>(left < impl::conv_tokens_at_once ? left : impl::conv_tokens_at_once);
-      add_tokens(strip, run, t, count, counted, true);
+      add_tokens(strip, run, t, count, end, counted, true);
       t += count;
     }
     for (; t < reach; ++t) {
@@ -237,19 +237,21 @@ struct HostKernel {
     }
   }
 
-  KOKKOS_FUNCTION void add_tokens(Strip& strip, const Run& run, std::int64_t first, int count, bool counted,
-                                  bool with_dx) const {
-    const T* x[impl::conv_tokens_at_once];
-    const T* dout[impl::conv_tokens_at_once];
+  KOKKOS_FUNCTION void add_tokens(Strip& strip, const Run& run, std::int64_t first, int count, std::int64_t last,
+                                  bool counted, bool with_dx) const {
+    const int next = impl::conv_next(last - first, count);
+    const T* x[impl::conv_tokens_at_once + impl::conv_tokens_next];
+    const T* dout[impl::conv_tokens_at_once + impl::conv_tokens_next];
     T* dx[impl::conv_tokens_at_once];
-    for (int i = 0; i < count; ++i) {
+    for (int i = 0; i < count + next; ++i) {
       x[i] = strip.input.placed_row(problem.x, run.row, first + i);
       dout[i] = strip.input.row(problem.dout, run.row, first + i);
-      if (with_dx) dx[i] = strip.input.placed_row(problem.dx, run.row, first + i - problem.history());
     }
+    for (int i = 0; with_dx && i < count; ++i)
+      dx[i] = strip.input.placed_row(problem.dx, run.row, first + i - problem.history());
     tile::conv_gradient_rows(
         strip.input.strip(),
-        tile::ConvGradientTokens<T, A>{count, x, dout, strip.input.history[0], strip.q[0],
+        tile::ConvGradientTokens<T, A>{count, next, x, dout, strip.input.history[0], strip.q[0],
                                        counted ? strip.dweight[0] : nullptr, strip.dbias, with_dx ? dx : nullptr});
   }
 

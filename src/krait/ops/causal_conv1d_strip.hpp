@@ -21,8 +21,14 @@ struct ConvStripShape {
   static constexpr int pitch = width + 64 / int{sizeof(A)};
 };
 
-/// Tokens that go to the row functions in one call.
+/// Tokens that go to the row functions in one call, and how many of those behind them go along to be asked for.
 inline constexpr int conv_tokens_at_once = 16;
+inline constexpr int conv_tokens_next = 8;
+
+/// Those of `left` tokens that go along behind the first `count`.
+KOKKOS_INLINE_FUNCTION int conv_next(std::int64_t left, int count) {
+  return static_cast<int>(left - count < conv_tokens_next ? left - count : conv_tokens_next);
+}
 
 /// The parameters of a strip, and the inputs before its next token.
 template <Scalar T, class Exec, int Taps>

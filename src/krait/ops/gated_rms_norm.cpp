@@ -80,7 +80,10 @@ struct HostKernel {
 
   KOKKOS_FUNCTION void operator()(std::int64_t item) const {
     const auto place = problem.place(item);
-    const tile::NormGroup<T, A> group = problem.group(place.row, place.token, place.first);
+    tile::NormGroup<T, A> group = problem.group(place.row, place.token, place.first);
+    if (place.token + 1 < problem.length)
+      group.next = {&problem.x(place.row, place.token + 1, place.first),
+                    problem.gated() ? &problem.z(place.row, place.token + 1, place.first) : nullptr, nullptr};
     T* out = &problem.out(place.row, place.token, place.first);
     A values[impl::norm_piece];
 

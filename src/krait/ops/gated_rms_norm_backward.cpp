@@ -163,7 +163,10 @@ struct HostKernel {
   KOKKOS_FUNCTION void differentiate(std::int64_t row, std::int64_t t, std::int64_t group, A* dweight, A* dbias) const {
     using Group = tile::NormGroup<T, A>;
     const std::int64_t first = group * problem.group_size;
-    const Group whole = problem.group(row, t, first);
+    Group whole = problem.group(row, t, first);
+    if (t + 1 < problem.length)
+      whole.next = {&problem.x(row, t + 1, first), problem.gated() ? &problem.z(row, t + 1, first) : nullptr,
+                    &problem.dout(row, t + 1, first)};
     const T* dout = &problem.dout(row, t, first);
     T* dx = &problem.dx(row, t, first);
     T* dz = problem.gated() ? &problem.dz(row, t, first) : nullptr;

@@ -78,6 +78,9 @@ KOKKOS_INLINE_FUNCTION void for_norm_pieces(const tile::NormGroup<T, A>& group, 
     if (piece.z != nullptr) piece.z += begin;
     if (piece.weight != nullptr) piece.weight += begin;
     if (piece.bias != nullptr) piece.bias += begin;
+    if (piece.next.x != nullptr) piece.next.x += begin;
+    if (piece.next.z != nullptr) piece.next.z += begin;
+    if (piece.next.dout != nullptr) piece.next.dout += begin;
     body(piece, begin);
   }
 }

@@ -27,7 +27,8 @@ struct ConvStrip {
 template <class T, class A>
 struct ConvTokens {
   int count;
-  const T* const* x;  ///< their rows
+  int next;           ///< rows behind these, which come next and are asked for now
+  const T* const* x;  ///< (count + next) rows
   A* history;         ///< (taps - 1, pitch) inputs before them, oldest first; in the end those before the next token
 };
 
@@ -35,6 +36,7 @@ struct ConvTokens {
 template <class T, class A>
 struct ConvGradientTokens {
   int count;
+  int next;  ///< as in ConvTokens
   const T* const* x;
   const T* const* dout;
   A* history;    ///< as in ConvTokens

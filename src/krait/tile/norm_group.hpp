@@ -9,6 +9,15 @@
 
 namespace krait::tile {
 
+/// The same features of the token that comes next, for which a row function asks while it writes: so that memory reads
+/// when it would only write.
+template <class T>
+struct NormNext {
+  const T* x = nullptr;  ///< nullptr: there is none
+  const T* z = nullptr;  ///< likewise
+  const T* dout = nullptr;
+};
+
 /// A group of features, or a piece of a long one.
 template <class T, class A>
 struct NormGroup {
@@ -19,6 +28,7 @@ struct NormGroup {
   const A* bias;    ///< nullptr: 0
   bool gate_first;  ///< the gate comes before the norm, if there is one
   bool past_cache;  ///< what is written does not fit the caches, and need not go through them
+  NormNext<T> next = {};
 
   [[nodiscard]] bool gated_before() const { return z != nullptr && gate_first; }
   [[nodiscard]] bool gated_after() const { return z != nullptr && !gate_first; }

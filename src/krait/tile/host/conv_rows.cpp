@@ -52,17 +52,17 @@ struct Window {
 
 template <int Taps, int Tokens, class T, class A>
 struct ConvRows {
-  const ConvStrip<A>& strip;
-  const T* const* x;
-  A* history;
+  ConvStrip<A> strip;
+  ConvTokens<T, A> tokens;
   T* const* out;
+  int first;
   bool past_cache;
 
   template <class Lanes>
   HWY_INLINE void run(const Lanes& lanes) const {
-    Window<Lanes, Taps, Tokens> window(lanes, strip, history);
+    Window<Lanes, Taps, Tokens> window(lanes, strip, tokens.history);
     tokens_from<0>(window);
-    window.store_before(window.inputs, history);
+    window.store_before(window.inputs, tokens.history);
   }
 
  private:
@@ -70,18 +70,18 @@ struct ConvRows {
   template <int t, class Window>
   HWY_INLINE void tokens_from(Window& window) const {
     const auto& lanes = window.lanes;
-    lanes.prefetch(x[t]);
-    window.inputs[window.taps() - 1 + t] = lanes.load(x[t]);
+    if (first + t + Tokens < tokens.count + tokens.next) lanes.prefetch(tokens.x[first + t + Tokens]);
+    window.inputs[window.taps() - 1 + t] = lanes.load(tokens.x[first + t]);
     const auto sum = window.sum(t);
-    lanes.store(strip.silu ? silu(lanes.d, sum) : sum, out[t], past_cache);
+    lanes.store(strip.silu ? silu(lanes.d, sum) : sum, out[first + t], past_cache);
     if constexpr (t + 1 < Tokens) tokens_from<t + 1>(window);
   }
 };
 
 template <int Taps, int Tokens, class T, class A>
 struct ConvGradientRows {
-  const ConvStrip<A>& strip;
-  const ConvGradientTokens<T, A>& tokens;
+  ConvStrip<A> strip;
+  ConvGradientTokens<T, A> tokens;
   int first;
   bool past_cache;
 
@@ -95,7 +95,7 @@ struct ConvGradientRows {
     to.dbias = counted ? lanes.load(tokens.dbias) : hn::Zero(lanes.d);
     for (int w = 0; w < window.taps(); ++w)
       to.dweight[w] = counted ? lanes.load(tokens.dweight + w * strip.pitch) : hn::Zero(lanes.d);
-    tokens_from<0>(window, to);
+    groups_from<0>(window, to);
     window.store_before(window.inputs, tokens.history);
     window.store_before(to.q, tokens.q);
     if (!counted) return;
@@ -111,18 +111,39 @@ struct ConvGradientRows {
     V dbias;
   };
 
+  /// Tokens whose activations are taken side by side.
+  static constexpr int group = Tokens < 4 ? Tokens : 4;
+
   template <int t, class Window, class Gradients>
-  HWY_INLINE void tokens_from(Window& window, Gradients& to) const {
+  HWY_INLINE void groups_from(Window& window, Gradients& to) const {
+    inputs_from<t, t + group>(window);
+    typename Window::V slopes[group];
+    if (strip.silu) {
+      typename Window::V sums[group];
+      for (int i = 0; i < group; ++i) sums[i] = window.sum(t + i);
+      sigmoids(window.lanes.d, sums, slopes);
+      for (int i = 0; i < group; ++i) slopes[i] = silu_derivative(window.lanes.d, sums[i], slopes[i]);
+    }
+    tokens_from<t, t>(window, to, slopes);
+    if constexpr (t + group < Tokens) groups_from<t + group>(window, to);
+  }
+
+  template <int t, int end, class Window>
+  HWY_INLINE void inputs_from(Window& window) const {
+    if (first + t + Tokens < tokens.count + tokens.next) {
+      window.lanes.prefetch(tokens.x[first + t + Tokens]);
+      window.lanes.prefetch(tokens.dout[first + t + Tokens]);
+    }
+    window.inputs[window.taps() - 1 + t] = window.lanes.load(tokens.x[first + t]);
+    if constexpr (t + 1 < end) inputs_from<t + 1, end>(window);
+  }
+
+  template <int begin, int t, class Window, class Gradients>
+  HWY_INLINE void tokens_from(Window& window, Gradients& to, const typename Window::V* slopes) const {
     const auto& lanes = window.lanes;
     const int newest = window.taps() - 1 + t;
-    lanes.prefetch(tokens.x[first + t]);
-    lanes.prefetch(tokens.dout[first + t]);
-    window.inputs[newest] = lanes.load(tokens.x[first + t]);
     auto q = lanes.load(tokens.dout[first + t]);
-    if (strip.silu) {
-      const auto sum = window.sum(t);
-      q = hn::Mul(q, silu_derivative(lanes.d, sum, sigmoid(lanes.d, sum)));
-    }
+    if (strip.silu) q = hn::Mul(q, slopes[t - begin]);
     to.q[newest] = q;
     to.dbias = hn::Add(to.dbias, q);
     for (int w = 0; w < window.taps(); ++w) to.dweight[w] = hn::MulAdd(q, window.inputs[t + w], to.dweight[w]);
@@ -131,7 +152,7 @@ struct ConvGradientRows {
       for (int i = 1; i < window.taps(); ++i) gradient = hn::MulAdd(window.weights[i], to.q[newest - i], gradient);
       lanes.store(gradient, tokens.dx[first + t], past_cache);
     }
-    if constexpr (t + 1 < Tokens) tokens_from<t + 1>(window, to);
+    if constexpr (t + 1 < begin + group) tokens_from<begin, t + 1>(window, to, slopes);
   }
 };
 
@@ -174,9 +195,9 @@ HWY_INLINE void conv_rows_of(const ConvStrip<A>& strip, const ConvTokens<T, A>& 
   const bool past_cache = all_stream(strip, out, tokens.count);
   int t = 0;
   for (; t + block <= tokens.count; t += block)
-    for_lanes<A>(strip.channels, ConvRows<Taps, block, T, A>{strip, tokens.x + t, tokens.history, out + t, past_cache});
+    for_lanes<A>(strip.channels, ConvRows<Taps, block, T, A>{strip, tokens, out, t, past_cache});
   for (; t < tokens.count; ++t)
-    for_lanes<A>(strip.channels, ConvRows<Taps, 1, T, A>{strip, tokens.x + t, tokens.history, out + t, past_cache});
+    for_lanes<A>(strip.channels, ConvRows<Taps, 1, T, A>{strip, tokens, out, t, past_cache});
   if (past_cache) hwy::FlushStream();
 }
 

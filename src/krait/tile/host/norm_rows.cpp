@@ -35,14 +35,14 @@ HWY_INLINE auto load_or(const Lanes& lanes, const A* row, A otherwise) {
 
 template <class T, class A>
 struct NormLoad {
-  const NormGroup<T, A>& group;
+  NormGroup<T, A> group;
   A* values;
-  Sum<A>& squares;
+  Sum<A> squares = {};
 
   template <class Lanes>
-  HWY_INLINE void run(const Lanes& lanes) const {
-    lanes.prefetch(group.x);
-    if (group.z != nullptr) lanes.prefetch(group.z);
+  HWY_INLINE void run(const Lanes& lanes) {
+    lanes.prefetch_ahead(group.x);
+    if (group.z != nullptr) lanes.prefetch_ahead(group.z);
     auto v = lanes.load(group.x);
     if (group.gated_before()) v = hn::Mul(v, silu(lanes.d, lanes.load(group.z)));
     lanes.store(v, values);
@@ -52,7 +52,7 @@ struct NormLoad {
 
 template <class T, class A>
 struct NormStore {
-  const NormGroup<T, A>& group;
+  NormGroup<T, A> group;
   A scale;
   const A* values;
   T* out;
@@ -60,6 +60,8 @@ struct NormStore {
 
   template <class Lanes>
   HWY_INLINE void run(const Lanes& lanes) const {
+    if (group.next.x != nullptr) lanes.prefetch(group.next.x);
+    if (group.next.z != nullptr) lanes.prefetch(group.next.z);
     const auto n = hn::Mul(lanes.load(values), hn::Set(lanes.d, scale));
     auto y = hn::MulAdd(n, load_or(lanes, group.weight, A(1)), load_or(lanes, group.bias, A(0)));
     if (group.gated_after()) y = hn::Mul(y, silu(lanes.d, lanes.load(group.z)));
@@ -69,17 +71,17 @@ struct NormStore {
 
 template <class T, class A>
 struct NormGradientSums {
-  const NormGroup<T, A>& group;
+  NormGroup<T, A> group;
   const T* dout;
   A* sigmoids;
-  Sum<A>& squares;
-  Sum<A>& products;
+  Sum<A> squares = {};
+  Sum<A> products = {};
 
   template <class Lanes>
-  HWY_INLINE void run(const Lanes& lanes) const {
-    lanes.prefetch(group.x);
-    lanes.prefetch(dout);
-    if (group.z != nullptr) lanes.prefetch(group.z);
+  HWY_INLINE void run(const Lanes& lanes) {
+    lanes.prefetch_ahead(group.x);
+    lanes.prefetch_ahead(dout);
+    if (group.z != nullptr) lanes.prefetch_ahead(group.z);
     const auto x = lanes.load(group.x);
     auto v = x;
     auto gated = x;
@@ -97,17 +99,20 @@ struct NormGradientSums {
 
 template <class T, class A>
 struct NormGradient {
-  const NormGroup<T, A>& group;
+  NormGroup<T, A> group;
   const T* dout;
   const A* sigmoids;
   A r;
   A c;
-  const NormGradients<T, A>& to;
+  NormGradients<T, A> to;
   bool past_cache;
 
   template <class Lanes>
   HWY_INLINE void run(const Lanes& lanes) const {
     const auto d = lanes.d;
+    if (group.next.x != nullptr) lanes.prefetch(group.next.x);
+    if (group.next.z != nullptr) lanes.prefetch(group.next.z);
+    if (group.next.dout != nullptr) lanes.prefetch(group.next.dout);
     const auto x = lanes.load(group.x);
     const auto g = lanes.load(dout);
     const auto weight = load_or(lanes, group.weight, A(1));
@@ -139,9 +144,7 @@ struct NormGradient {
 
 template <class T, class A = accumulator_of<T>>
 A norm_load_here(const NormGroup<T, A>& group, A* values) {
-  Sum<A> squares;
-  for_lanes<A>(group.count, NormLoad<T, A>{group, values, squares});
-  return squares.total();
+  return for_lanes<A>(group.count, NormLoad<T, A>{group, values}).squares.total();
 }
 
 template <class T, class A = accumulator_of<T>>
@@ -153,10 +156,8 @@ void norm_store_here(const NormGroup<T, A>& group, A scale, A* values, T* out) {
 
 template <class T, class A = accumulator_of<T>>
 NormSums<A> norm_gradient_sums_here(const NormGroup<T, A>& group, const T* dout, A* sigmoids) {
-  Sum<A> squares;
-  Sum<A> products;
-  for_lanes<A>(group.count, NormGradientSums<T, A>{group, dout, sigmoids, squares, products});
-  return {squares.total(), products.total()};
+  const auto sums = for_lanes<A>(group.count, NormGradientSums<T, A>{group, dout, sigmoids});
+  return {sums.squares.total(), sums.products.total()};
 }
 
 template <class T, class A = accumulator_of<T>>

@@ -132,10 +132,16 @@ struct Lanes {
     }
   }
 
-  /// Asks for what the loop will load in a few dozen steps. The hardware follows a few long rows by itself, but not
-  /// several short ones side by side.
+  /// Asks for elements of a row that a later loop will load. The hardware foresees a few long rows by itself, but not
+  /// several short ones side by side, nor reads that stop while something is written.
   template <class T>
   HWY_INLINE void prefetch(const T* row) const {
+    hwy::Prefetch(reinterpret_cast<const typename Stored<T>::Type*>(row) + i);
+  }
+
+  /// The same for a row that this loop is reading.
+  template <class T>
+  HWY_INLINE void prefetch_ahead(const T* row) const {
     constexpr std::size_t ahead = 512;  // bytes
     hwy::Prefetch(reinterpret_cast<const char*>(reinterpret_cast<const typename Stored<T>::Type*>(row) + i) + ahead);
   }
@@ -167,48 +173,64 @@ HWY_INLINE bool streams(const T* row) {
   return std::is_same_v<T, A> && reinterpret_cast<std::uintptr_t>(row) % bytes == 0;
 }
 
-/// body.run(lanes) for all of [0, size).
+/// body.run(lanes) for all of [0, size); returns the body as it is then. It is a copy that nothing else knows of, so
+/// what it holds stays in registers whatever the loop stores.
 template <class A, class Body>
-HWY_INLINE void for_lanes(std::int64_t size, const Body& body) {
+HWY_INLINE Body for_lanes(std::int64_t size, Body body) {
   const hn::ScalableTag<A> d;
   const std::size_t width = hn::Lanes(d);
   const auto end = static_cast<std::size_t>(size);
   std::size_t i = 0;
   for (; i + width <= end; i += width) body.run(Lanes<A, true>{d, i, width});
   if (i < end) body.run(Lanes<A, false>{d, i, end - i});
+  return body;
 }
 
-/// exp(-v) for |v| <= 87 or 708.
-template <class D, class V = hn::Vec<D>>
-HWY_INLINE V exp_of_negative(D d, V v) {
+/// v = exp(-v) for |v| <= 87 or 708, for `Count` vectors step by step: a processor that waits for one works on the
+/// others.
+template <int Count, class D, class V = hn::Vec<D>>
+HWY_INLINE void exp_of_negative(D d, V (&v)[Count]) {
   if constexpr (std::is_same_v<hn::TFromD<D>, double>) {
-    return hn::Exp(d, hn::Neg(v));
+    for (V& each : v) each = hn::Exp(d, hn::Neg(each));
   } else {
     // v = n ln 2 + r with |r| <= ln 2 / 2. The polynomial is the best of its degree for exp(-r), relative error 1e-7;
     // n is taken from the exponent.
+    constexpr float polynomial[] = {4.18983901e-2F, -1.66676401e-1F, 4.99991461e-1F, -9.99999705e-1F, 1.0F};
     const hn::RebindToUnsigned<D> du;
     const V rounder = hn::Set(d, 0x1.8p23F);  // added to a number, leaves its nearest integer in the low bits
-    const V shifted = hn::MulAdd(v, hn::Set(d, 1.44269504F), rounder);
-    const V n = hn::Sub(shifted, rounder);
-    const V r = hn::NegMulAdd(n, hn::Set(d, 0x1.0bfbe8p-15F), hn::NegMulAdd(n, hn::Set(d, 0x1.62ep-1F), v));
-    V p = hn::MulAdd(r, hn::Set(d, -8.29022945e-3F), hn::Set(d, 4.18983901e-2F));
-    p = hn::MulAdd(p, r, hn::Set(d, -1.66676401e-1F));
-    p = hn::MulAdd(p, r, hn::Set(d, 4.99991461e-1F));
-    p = hn::MulAdd(p, r, hn::Set(d, -9.99999705e-1F));
-    p = hn::MulAdd(p, r, hn::Set(d, 1.0F));
-    return hn::BitCast(d, hn::Sub(hn::BitCast(du, p), hn::ShiftLeft<23>(hn::BitCast(du, shifted))));
+    V shifted[Count];
+    V p[Count];
+    for (int i = 0; i < Count; ++i) shifted[i] = hn::MulAdd(v[i], hn::Set(d, 1.44269504F), rounder);
+    for (int i = 0; i < Count; ++i) v[i] = hn::NegMulAdd(hn::Sub(shifted[i], rounder), hn::Set(d, 0x1.62ep-1F), v[i]);
+    for (int i = 0; i < Count; ++i)
+      v[i] = hn::NegMulAdd(hn::Sub(shifted[i], rounder), hn::Set(d, 0x1.0bfbe8p-15F), v[i]);
+    for (int i = 0; i < Count; ++i) p[i] = hn::Set(d, -8.29022945e-3F);
+    for (const float coefficient : polynomial) {
+      for (int i = 0; i < Count; ++i) p[i] = hn::MulAdd(v[i], p[i], hn::Set(d, coefficient));
+    }
+    for (int i = 0; i < Count; ++i)
+      v[i] = hn::BitCast(d, hn::Sub(hn::BitCast(du, p[i]), hn::ShiftLeft<23>(hn::BitCast(du, shifted[i]))));
   }
 }
 
-/// 1 / (1 + exp(-v)); 0 where it would be denormal.
-template <class D, class V = hn::Vec<D>>
-HWY_INLINE V sigmoid(D d, V v) {
+/// s = 1 / (1 + exp(-v)), 0 where it would be denormal; `Count` vectors step by step.
+template <int Count, class D, class V = hn::Vec<D>>
+HWY_INLINE void sigmoids(D d, const V (&v)[Count], V (&s)[Count]) {
   const V one = hn::Set(d, hn::TFromD<D>(1));
   constexpr int bound = sizeof(hn::TFromD<D>) == 4 ? 87 : 708;
   const V most = hn::Set(d, hn::TFromD<D>(bound));
   const V least = hn::Set(d, hn::TFromD<D>(-bound));
-  const V e = exp_of_negative(d, hn::Min(hn::Max(v, least), most));
-  return hn::IfThenElseZero(hn::Ge(v, least), hn::Div(one, hn::Add(one, e)));
+  for (int i = 0; i < Count; ++i) s[i] = hn::Min(hn::Max(v[i], least), most);
+  exp_of_negative(d, s);
+  for (int i = 0; i < Count; ++i) s[i] = hn::IfThenElseZero(hn::Ge(v[i], least), hn::Div(one, hn::Add(one, s[i])));
+}
+
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V sigmoid(D d, V v) {
+  const V values[1] = {v};
+  V result[1];
+  sigmoids(d, values, result);
+  return result[0];
 }
 
 template <class D, class V = hn::Vec<D>>
