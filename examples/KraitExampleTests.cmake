@@ -79,6 +79,13 @@ if(TARGET krait_genome)
     krait_example_properties(example.genome_memory 4)
   endif()
 
+  krait_example_command(command 4 krait_genome --synthetic 3000 --no-check --strategy state_passing)
+  if(command)
+    add_test(NAME example.genome_traffic
+             COMMAND ${CMAKE_COMMAND} "-DCOMMAND=${command}" -P ${CMAKE_CURRENT_LIST_DIR}/expect_traffic.cmake)
+    krait_example_properties(example.genome_traffic 4)
+  endif()
+
   set(bad ${CMAKE_CURRENT_BINARY_DIR}/bad_input)
   file(MAKE_DIRECTORY ${bad})
   file(WRITE ${bad}/empty.fa "")

@@ -132,6 +132,18 @@ INSTANTIATE_TEST_SUITE_P(All, ModelStrategies,
                          testing::Values(krait::Strategy::hidden_parallel, krait::Strategy::state_passing),
                          [](const auto& strategy) { return std::string(krait::name_of(strategy.param)); });
 
+TEST(Model, WhatStatePassingSendsDoesNotGrowWithTheLength) {
+  const auto world = krait::Communicator::world(Exec());
+  const auto sent = [&](std::int64_t length) {
+    const std::int64_t before = world.counters().total().bytes_sent;
+    Problem problem(world, {.layers = 1, .d_model = 16, .d_state = 8}, length, /*changed=*/-1,
+                    krait::Strategy::state_passing);
+    problem.loss();
+    return world.counters().total().bytes_sent - before;
+  };
+  EXPECT_EQ(sent(640), sent(64));
+}
+
 TEST(Model, NoTokenSeesWhatItIsToPredict) {
   constexpr std::int64_t length = 201;
   constexpr std::int64_t changed = 100;
