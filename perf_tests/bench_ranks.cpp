@@ -187,14 +187,18 @@ class Way {
     const auto begin = std::chrono::steady_clock::now();
     call();
     exec.fence();
-    const Vector seconds("krait::perf::seconds", 1);
-    Kokkos::deep_copy(seconds, std::chrono::duration<float>(std::chrono::steady_clock::now() - begin).count());
+    const double elapsed = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     const auto moved = context_.counters().total();
-    bytes_received_ = moved.bytes_received;
-    messages_received_ = moved.messages_received;
-    waited_ = moved.seconds_waited;
-    krait::comm::all_reduce(exec, world, seconds, seconds, krait::Reduction::max).wait();
-    rounds_.push_back(Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), seconds)(0));
+    const auto largest = [&](double value) {
+      const Kokkos::View<double*> view("krait::perf::largest", 1);
+      Kokkos::deep_copy(view, value);
+      krait::comm::all_reduce(exec, world, view, view, krait::Reduction::max).wait();
+      return Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), view)(0);
+    };
+    bytes_received_ = largest(static_cast<double>(moved.bytes_received));
+    messages_received_ = largest(static_cast<double>(moved.messages_received));
+    waited_ = largest(moved.seconds_waited);
+    rounds_.push_back(largest(elapsed));
     return rounds_.back();
   }
 
@@ -204,8 +208,8 @@ class Way {
     std::sort(sorted.begin(), sorted.end());
     return sorted[sorted.size() / 2];
   }
-  [[nodiscard]] double mebibytes_received() const { return static_cast<double>(bytes_received_) / (1 << 20); }
-  [[nodiscard]] std::int64_t messages_received() const { return messages_received_; }
+  [[nodiscard]] double mebibytes_received() const { return bytes_received_ / (1 << 20); }
+  [[nodiscard]] std::int64_t messages_received() const { return static_cast<std::int64_t>(messages_received_); }
   [[nodiscard]] double waited() const { return waited_; }
 
  private:
@@ -217,8 +221,7 @@ class Way {
   std::unique_ptr<krait::SequenceOperator<float>> op_;
   bool backward_;
   std::vector<double> rounds_;
-  std::int64_t bytes_received_ = 0, messages_received_ = 0;
-  double waited_ = 0;
+  double bytes_received_ = 0, messages_received_ = 0, waited_ = 0;  // largest of a rank, last round
 };
 
 void run(const Options& options) {

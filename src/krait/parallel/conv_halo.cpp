@@ -29,34 +29,34 @@ struct PackHalo {
   }
 };
 
-template <Scalar T, class Exec, class Entry>
+template <Scalar T, class Exec>
 struct UnpackHalo {
   Tensor<const T*, Exec> in;
-  Kokkos::View<const Entry*, typename Exec::memory_space> entries;
+  Kokkos::View<const HaloEntry*, typename Exec::memory_space> entries;
   Kokkos::View<const std::int64_t*, typename Exec::memory_space> document_begins;
   Tensor<T***, Exec> states;
   std::int64_t rows, channels;
   KOKKOS_FUNCTION void operator()(std::int64_t i) const {
     const std::int64_t channel = i % channels;
     const std::int64_t row = i / channels % rows;
-    const Entry entry = entries(i / channels / rows);
+    const HaloEntry entry = entries(i / channels / rows);
     const std::int64_t slot = entry.slot + row;
     states(slot, channel, entry.tap) = entry.token >= document_begins(slot) ? in(i) : T(0);
   }
 };
 
 /// The other way: gradients of states, 0 where the state was not the token's input.
-template <class A, class Exec, class Entry>
+template <class A, class Exec>
 struct PackHaloGradients {
   Tensor<const A***, Exec> dstates;
-  Kokkos::View<const Entry*, typename Exec::memory_space> entries;
+  Kokkos::View<const HaloEntry*, typename Exec::memory_space> entries;
   Kokkos::View<const std::int64_t*, typename Exec::memory_space> document_begins;
   Tensor<A*, Exec> out;
   std::int64_t rows, channels;
   KOKKOS_FUNCTION void operator()(std::int64_t i) const {
     const std::int64_t channel = i % channels;
     const std::int64_t row = i / channels % rows;
-    const Entry entry = entries(i / channels / rows);
+    const HaloEntry entry = entries(i / channels / rows);
     const std::int64_t slot = entry.slot + row;
     out(i) = entry.token >= document_begins(slot) ? dstates(slot, channel, entry.tap) : A(0);
   }
@@ -117,7 +117,7 @@ ConvHalo<T, Exec>::ConvHalo(const SegmentChain& chain, const SequenceLayout& lay
     std::int64_t state;  // of which its gradient is a part
   };
   std::vector<std::vector<Sent>> sent(send_counts_.size());
-  std::vector<std::vector<Entry>> received(send_counts_.size());
+  std::vector<std::vector<HaloEntry>> received(send_counts_.size());
   std::vector<std::int64_t> slots(send_counts_.size());
   const std::vector<Segment>& segments = chain.segments();
   std::map<std::size_t, std::int64_t> own;  // number among this rank's segments
@@ -145,7 +145,7 @@ ConvHalo<T, Exec>::ConvHalo(const SegmentChain& chain, const SequenceLayout& lay
   }
 
   std::vector<std::int64_t> packed;
-  std::vector<Entry> arrived;
+  std::vector<HaloEntry> arrived;
   std::vector<std::vector<std::int64_t>> by_state(own.size() * static_cast<std::size_t>(taps_));
   for (std::size_t rank = 0; rank < sent.size(); ++rank) {
     send_counts_[rank] = entry() * static_cast<std::int64_t>(sent[rank].size());
@@ -184,7 +184,7 @@ void ConvHalo<T, Exec>::unpack(const Exec& exec, const Tensor<const T*, Exec>& i
                                const Tensor<T***, Exec>& states) const {
   Kokkos::deep_copy(exec, states, T(0));  // before the sequence's beginning nothing arrives
   Kokkos::parallel_for("krait::ConvHalo::unpack", Range<Exec>(exec, 0, incoming()),
-                       UnpackHalo<T, Exec, Entry>{in, arrived_, document_begins, states, rows_, channels_});
+                       UnpackHalo<T, Exec>{in, arrived_, document_begins, states, rows_, channels_});
 }
 
 template <Scalar T, class Exec>
@@ -192,7 +192,7 @@ Request ConvHalo<T, Exec>::send_back(const Exec& exec, const Communicator& conte
                                      const Tensor<const A***, Exec>& dstates, const Table& document_begins,
                                      const Tensor<A*, Exec>& out, const Tensor<A*, Exec>& in) const {
   Kokkos::parallel_for("krait::ConvHalo::pack_gradients", Range<Exec>(exec, 0, incoming()),
-                       PackHaloGradients<A, Exec, Entry>{dstates, arrived_, document_begins, out, rows_, channels_});
+                       PackHaloGradients<A, Exec>{dstates, arrived_, document_begins, out, rows_, channels_});
   return comm::all_to_all_v(exec, context, out, receive_counts_, in, send_counts_);
 }
 

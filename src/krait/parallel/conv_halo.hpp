@@ -14,6 +14,13 @@
 
 namespace krait::impl {
 
+/// A token that a segment fetches.
+struct HaloEntry {
+  std::int64_t slot = 0;   ///< of the segment, in its first row
+  std::int64_t tap = 0;    ///< of the state, 0 is the oldest
+  std::int64_t token = 0;  ///< in the row
+};
+
 /// The d_conv - 1 inputs before each segment, which the convolution's first windows reach into. They are fetched from
 /// the ranks that hold them, several if segments are short. Their gradients go the way back, in accumulator_t<T>, and
 /// enter the backward of those ranks' convolution as gradients of its final states: so they are rounded once.
@@ -65,18 +72,12 @@ class ConvHalo {
   /// \}
 
  private:
-  struct Entry {
-    std::int64_t slot = 0;   ///< of the segment, in its first row
-    std::int64_t tap = 0;    ///< of the state, 0 is the oldest
-    std::int64_t token = 0;  ///< in the row
-  };
-
   [[nodiscard]] std::int64_t entry() const { return rows_ * channels_; }
 
   std::int64_t rows_, channels_, taps_, slots_;
   std::vector<std::int64_t> send_counts_, receive_counts_;                 ///< elements per rank
   Kokkos::View<const std::int64_t*, typename Exec::memory_space> packed_;  ///< local position of each entry sent
-  Kokkos::View<const Entry*, typename Exec::memory_space> arrived_;        ///< of each entry received
+  Kokkos::View<const HaloEntry*, typename Exec::memory_space> arrived_;    ///< of each entry received
   Table first_locals_, lengths_;                                           ///< of each segment
   /// Entries sent by the state they are part of the gradient of: (segment * (d_conv - 1) + tap) has those in
   /// sources_[begins_(i), begins_(i + 1)).

@@ -10,13 +10,9 @@
 namespace krait::impl {
 namespace {
 
-template <class Exec>
-using Cube = Kokkos::MDRangePolicy<Exec, Kokkos::Rank<3>, Kokkos::IndexType<std::int64_t>>;
-
 template <class Exec, class View>
-Cube<Exec> elements(const Exec& exec, const View& view) {
-  const auto extent = [&view](int r) { return static_cast<std::int64_t>(view.extent(r)); };
-  return Cube<Exec>(exec, {0, 0, 0}, {extent(0), extent(1), extent(2)});
+Kokkos::RangePolicy<Exec, Kokkos::IndexType<std::int64_t>> elements(const Exec& exec, const View& view) {
+  return {exec, 0, static_cast<std::int64_t>(view.size())};
 }
 
 template <Scalar T, class Exec>
@@ -25,7 +21,12 @@ struct GatherChannels {
   Tensor<accumulator_t<T>***, Exec> local;
   Kokkos::View<const std::int64_t*, typename Exec::memory_space> rows, own;
   bool all;
-  KOKKOS_FUNCTION void operator()(std::int64_t n, std::int64_t c, std::int64_t k) const {
+  KOKKOS_FUNCTION void operator()(std::int64_t i) const {
+    const auto taps = static_cast<std::int64_t>(local.extent(2));
+    const auto channels = static_cast<std::int64_t>(local.extent(1));
+    const std::int64_t k = i % taps;
+    const std::int64_t c = i / taps % channels;
+    const std::int64_t n = i / taps / channels;
     local(n, c, k) = all || own(c) != 0 ? full(n, rows(c), k) : accumulator_t<T>(0);
   }
 };
@@ -36,7 +37,12 @@ struct PutChannels {
   Tensor<V***, Exec> full;
   Kokkos::View<const std::int64_t*, typename Exec::memory_space> rows, own;
   bool all;
-  KOKKOS_FUNCTION void operator()(std::int64_t n, std::int64_t c, std::int64_t k) const {
+  KOKKOS_FUNCTION void operator()(std::int64_t i) const {
+    const auto taps = static_cast<std::int64_t>(local.extent(2));
+    const auto channels = static_cast<std::int64_t>(local.extent(1));
+    const std::int64_t k = i % taps;
+    const std::int64_t c = i / taps % channels;
+    const std::int64_t n = i / taps / channels;
     if (all || own(c) != 0) full(n, rows(c), k) = local(n, c, k);
   }
 };
