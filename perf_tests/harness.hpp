@@ -38,7 +38,8 @@ struct Cost {
   bool double_precision;
 };
 
-/// Bytes per second of a copy, load and store counted, by all threads of the default instance. Measured once.
+/// Bytes per second of a copy, load and store counted, by all threads of the default instance: the best of some. The
+/// counter `copy_fraction` of a benchmark refers to copies just before and behind its timed loop.
 double copy_bandwidth();
 /// Operations per second in single precision (measured once) or double precision (half of it).
 double fma_peak(bool double_precision);
