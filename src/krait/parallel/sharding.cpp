@@ -2,9 +2,9 @@
 #include <krait/parallel/sharding.hpp>
 
 #include <algorithm>
-#include <utility>
 
 #include <krait/core/error.hpp>
+#include <krait/parallel/segment_chain.hpp>
 
 namespace krait {
 namespace {
@@ -127,14 +127,9 @@ void Sharding::count_documents(const std::vector<std::int64_t>& lengths) {
 }
 
 Sharding Sharding::of(const SequenceLayout& layout) {
-  std::vector<std::pair<Stretch, int>> stretches;
-  for (int r = 0; r < layout.ranks(); ++r) {
-    for (const Stretch& stretch : layout.stretches(r)) stretches.emplace_back(stretch, r);
-  }
-  std::sort(stretches.begin(), stretches.end(),
-            [](const auto& a, const auto& b) { return a.first.token < b.first.token; });
   Sharding sharding(name_of(layout.kind()), layout.ranks());
-  for (const auto& [stretch, rank] : stretches) sharding.append(rank, stretch.count, false);
+  const impl::SegmentChain chain(layout);
+  for (const impl::Segment& segment : chain.segments()) sharding.append(segment.owner, segment.count, false);
   return sharding;
 }
 
