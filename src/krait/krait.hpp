@@ -7,6 +7,7 @@
 #include <krait/comm/collectives.hpp>
 #include <krait/comm/communicator.hpp>
 #include <krait/comm/environment.hpp>
+#include <krait/comm/mpi/mpi_communicator.hpp>
 #include <krait/comm/point_to_point.hpp>
 #include <krait/comm/reductions.hpp>
 #include <krait/core/config.hpp>
@@ -26,10 +27,13 @@
 #include <krait/ops/gated_rms_norm_backward.hpp>
 #include <krait/ops/projection.hpp>
 #include <krait/ops/projection_backward.hpp>
+#include <krait/ops/segment.hpp>
 #include <krait/ops/ssd_scan.hpp>
 #include <krait/ops/ssd_scan_backward.hpp>
 #include <krait/ops/ssd_scan_summary.hpp>
 #include <krait/parallel/hidden_parallel.hpp>
+#include <krait/parallel/local.hpp>
 #include <krait/parallel/machine.hpp>
 #include <krait/parallel/planner.hpp>
 #include <krait/parallel/sequence_operator.hpp>
+#include <krait/parallel/state_passing.hpp>
