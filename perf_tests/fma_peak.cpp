@@ -21,23 +21,31 @@ constexpr int chains = 12;
 constexpr long rounds = 20000;
 
 volatile float sink;
+/// Where a chain starts. Read anew for each, as the compiler would make one of two chains that it knows to be equal.
+volatile float origin;
 
 /// Each returns the operations of one call.
 double portable() {
   constexpr int lanes = 4;
-  float sum[chains][lanes] = {};
+  float sum[chains][lanes];
+  for (auto& chain : sum) {
+    for (float& value : chain) value = origin;
+  }
   for (long r = 0; r < rounds; ++r) {
     for (auto& chain : sum) {
       for (float& value : chain) value = value * 0.5F + 1.0F;
     }
   }
-  for (auto& chain : sum) sink = chain[0];
+  for (auto& chain : sum) {
+    for (const float value : chain) sink = value;
+  }
   return 2.0 * rounds * chains * lanes;
 }
 
 #if defined(__x86_64__) && defined(__GNUC__)
 __attribute__((target("avx512f"))) double avx512() {
-  __m512 sum[chains] = {};
+  __m512 sum[chains];
+  for (auto& chain : sum) chain = _mm512_set1_ps(origin);
   const __m512 half = _mm512_set1_ps(0.5F);
   const __m512 one = _mm512_set1_ps(1.0F);
   for (long r = 0; r < rounds; ++r) {
@@ -48,7 +56,8 @@ __attribute__((target("avx512f"))) double avx512() {
 }
 
 __attribute__((target("avx2,fma"))) double avx2() {
-  __m256 sum[chains] = {};
+  __m256 sum[chains];
+  for (auto& chain : sum) chain = _mm256_set1_ps(origin);
   const __m256 half = _mm256_set1_ps(0.5F);
   const __m256 one = _mm256_set1_ps(1.0F);
   for (long r = 0; r < rounds; ++r) {
