@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """Draws the loss of krait_genome_train over its steps.
 
-    plot_loss.py loss.csv --level "order 3=1.9276" --out loss.svg
+    plot_loss.py loss.csv --level "order 3=1.9505" --out loss.svg
 
 Several CSV files are drawn together; a level is a horizontal line, such as the entropy of a context model. Uses
 matplotlib where it is installed (then --out may also be a .png or .pdf), otherwise, or with --plain, writes a small SVG
