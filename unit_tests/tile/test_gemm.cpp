@@ -70,6 +70,7 @@ void check(const Case& shape, VC beta) {
                           matrix<const VC>(b.data(), shape.inner, shape.columns, padding, shape.transpose_b),
                           beta,
                           matrix<VC>(c.data(), shape.rows, shape.columns, padding, shape.transpose_c)};
+  std::vector<VC> first;
   for (const int team : krait_test::team_sizes(product)) {
     auto vc = random_values(c, 3);
     if (beta == VC(0)) {
@@ -88,6 +89,9 @@ void check(const Case& shape, VC beta) {
         }
         ASSERT_NEAR(static_cast<double>(got(place)), want, tolerance)
             << "element (" << i << ", " << j << "), team of " << team;
+        const std::size_t index = static_cast<std::size_t>(i * shape.columns + j);
+        if (index == first.size()) first.push_back(got(place));
+        ASSERT_EQ(got(place), first[index]) << "element (" << i << ", " << j << "), team of " << team;
       }
     }
   }
@@ -103,6 +107,12 @@ TEST(TileGemm, EveryBlockAndEdge) {
       }
     }
   }
+}
+
+TEST(TileGemm, LargerThanAPartOfATeam) {
+  check<float, float>({33, 47, 65, false, false, false}, 0.0F);
+  check<float, float>({128, 64, 32, true, false, false}, 1.0F);
+  check<double, double>({33, 47, 65, true, false, false}, 0.5);
 }
 
 TEST(TileGemm, Transposes) {

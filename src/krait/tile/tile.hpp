@@ -7,10 +7,10 @@
 /// No piece contains a barrier: whoever calls two pieces, of which the second reads what the first wrote, puts
 /// `team.team_barrier()` between them. Every thread of the team calls every piece.
 
+#include <krait/tile/gemm.hpp>
 #include <krait/tile/generic/chunk_math.hpp>
 #include <krait/tile/generic/dots.hpp>
 #include <krait/tile/generic/elementwise.hpp>
-#include <krait/tile/generic/gemm.hpp>
 #include <krait/tile/generic/vector_math.hpp>
 #include <krait/tile/matrix.hpp>
 
@@ -22,7 +22,6 @@ using generic::decay;
 using generic::decay_weights;
 using generic::fill;
 using generic::for_each;
-using generic::gemm;
 using generic::load;
 using generic::row_dots;
 using generic::scale_rows;

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+/// \file
+/// The product of two tiles: who answers.
+
+#include <Kokkos_Core.hpp>
+#include <type_traits>
+
+#include <krait/core/config.hpp>
+#include <krait/core/kokkos_shims.hpp>
+#include <krait/tile/generic/gemm.hpp>
+#include <krait/tile/matrix.hpp>
+#if defined(KRAIT_ENABLE_HIGHWAY)
+#include <krait/tile/host/gemm.hpp>
+#endif
+
+namespace krait::tile {
+
+#if defined(KRAIT_ENABLE_HIGHWAY)
+namespace host {
+
+/// Whether there are products of such elements.
+template <class VA, class VB, class VC>
+inline constexpr bool has_gemm = std::is_same_v<std::remove_const_t<VA>, VC> &&
+                                 std::is_same_v<std::remove_const_t<VB>, VC> && std::is_floating_point_v<VC>;
+
+/// By a team: each thread takes a few rows at a time, or all where it is alone.
+template <class Member, class V>
+void gemm(const Member& team, const GemmCall<V>& call) {
+  const int most = team.team_size() == 1 ? call.rows : 12;
+  const int parts = most == 0 ? 0 : (call.rows + most - 1) / most;
+  Kokkos::parallel_for(Kokkos::TeamThreadRange(team, parts), [&](int part) {
+    const int first = part * most;
+    GemmCall<V> own = call;
+    own.rows = call.rows - first < most ? call.rows - first : most;
+    own.a += first * call.a_row;
+    own.c += first * call.c_row;
+    gemm(own);
+  });
+}
+
+}  // namespace host
+#endif
+
+/// c = a * b + beta * c, with a of rows x inner and b of inner x columns elements; beta == 0 does not read c. Sums are
+/// kept in the element type of c, in ascending order of the inner index. Transposes are strides: pass `m.transposed()`.
+/// Fast where b and c have unit column stride.
+template <class Member, class VA, class VB, class VC>
+KOKKOS_INLINE_FUNCTION void gemm(const Member& team, int rows, int columns, int inner, Matrix<VA> a, Matrix<VB> b,
+                                 VC beta, Matrix<VC> c) {
+#if defined(KRAIT_ENABLE_HIGHWAY)
+  if constexpr (krait::impl::is_host_execution<typename Member::execution_space> && host::has_gemm<VA, VB, VC>) {
+    if (b.column == 1 && c.column == 1) {
+      KOKKOS_IF_ON_HOST((const host::GemmCall<VC> call{rows, columns, inner, a.data, a.row, a.column, b.data, b.row,
+                                                       beta, c.data, c.row};
+                         host::gemm(team, call);))
+      return;
+    }
+  }
+#endif
+  generic::gemm(team, rows, columns, inner, a, b, beta, c);
+}
+
+}  // namespace krait::tile
