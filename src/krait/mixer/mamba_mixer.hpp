@@ -96,7 +96,7 @@ class MambaMixer {
   ///     e d_inner                                 y before gate and norm
   ///     a G                                       with rmsnorm: the reciprocal roots of the norm
   ///
-  /// and with use_mem_eff_path = false what the operator keeps; see SequenceOperator::saved_bytes(). Each part is
+  /// and what the operator keeps, more with use_mem_eff_path = false; see SequenceOperator::saved_bytes(). Each part is
   /// rounded up to 128 bytes.
   [[nodiscard]] std::size_t saved_bytes(const SequenceLayout& layout, std::int64_t batch) const;
 
