@@ -3,190 +3,316 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <krait/comm/reductions.hpp>
 #include <krait/core/error.hpp>
-#include <krait/parallel/sequence_operator.hpp>
-#include <parallel/compare.hpp>
+#include <parallel/states_call.hpp>
+#include <support/callback_recorder.hpp>
 
 namespace {
 
 using namespace krait;        // NOLINT(google-build-using-namespace)
 using namespace krait::test;  // NOLINT(google-build-using-namespace)
+using testing::AllOf;
 using testing::HasSubstr;
+using testing::StartsWith;
 using testing::ThrowsMessage;
 
-using Conv = Array<double***>;
-using Ssm = Array<double****>;
-
-/// A call with states, forward and backward, in double precision.
-struct StatesCall {
-  SequenceOperatorConfig config;
+/// A strategy, and the exchange of the one that has several.
+struct Way {
   Strategy strategy;
-  const OperatorParameters<double>& parameters;
+  StateExchange exchange = StateExchange::automatic;
+};
 
-  struct Result {
-    Array<double***> y, dxBCdt;
-    Conv final_conv, dinitial_conv;
-    Ssm final_ssm, dinitial_ssm;
-  };
+constexpr std::array shared_ways = {
+    Way{Strategy::hidden_parallel}, Way{Strategy::state_passing, StateExchange::all_gather},
+    Way{Strategy::state_passing, StateExchange::doubling}, Way{Strategy::state_passing, StateExchange::chain}};
 
-  [[nodiscard]] Conv conv_states(std::int64_t n, int seed) const {
-    const Conv view("krait::test::conv", static_cast<std::size_t>(n), static_cast<std::size_t>(config.conv_channels()),
-                    static_cast<std::size_t>(config.d_conv - 1));
-    fill_normal(view, static_cast<std::uint64_t>(seed));
-    return view;
+/// Rows, documents and a configuration; all ranks have the same, and one rank's results.
+template <Scalar T>
+struct StatesProblem {
+  using A = accumulator_t<T>;
+  using Call = StatesCall<T>;
+
+  SequenceOperatorConfig config;
+  DocumentMap documents;
+  OperatorParameters<T> parameters;
+  States<T, A> initial;
+  States<A, A> dfinal;
+  Values dy;  ///< of all tokens; random when empty
+
+  StatesProblem(const SequenceOperatorConfig& given, const DocumentMap& map, Values gradients = {})
+      : config(given),
+        documents(map),
+        parameters(config, Decay::slow),
+        initial(States<T, A>::normal(config, documents.documents(), 5)),
+        dfinal(States<A, A>::normal(config, documents.documents(), 7)),
+        dy(gradients ? std::move(gradients) : normal_values(4, documents.length(), config.d_inner())) {}
+
+  [[nodiscard]] typename Call::Result run(const Call& call, const Communicator& context,
+                                          const SequenceLayout& layout) const {
+    const auto x = make_shard<T>(layout, documents.rows(), config.input_width(),
+                                 normal_values(3, documents.length(), config.input_width()));
+    return call.run(context, layout, documents, parameters.views(), x,
+                    make_shard<T>(layout, documents.rows(), config.d_inner(), dy), initial, dfinal);
   }
-  [[nodiscard]] Ssm ssm_states(std::int64_t n, int seed) const {
-    const Ssm view("krait::test::ssm", static_cast<std::size_t>(n), static_cast<std::size_t>(config.heads),
-                   static_cast<std::size_t>(config.head_dim), static_cast<std::size_t>(config.d_state));
-    fill_normal(view, static_cast<std::uint64_t>(seed));
-    return view;
+
+  [[nodiscard]] typename Call::Result one_rank(bool conv = true, bool ssm = true) const {
+    return run({.config = config, .strategy = Strategy::local, .conv = conv, .ssm = ssm}, Communicator::self(),
+               SequenceLayout::contiguous(Place{}, documents.length()));
   }
 
-  [[nodiscard]] Result run(const Communicator& context, const SequenceLayout& layout, const DocumentMap& documents,
-                           const Array<double***>& xBCdt, const Array<double***>& dy, const Conv& initial_conv,
-                           const Ssm& initial_ssm, const Conv& dfinal_conv, const Ssm& dfinal_ssm,
-                           Saving saving = Saving::lean) const {
-    const Exec exec;
-    const auto op = make_sequence_operator<double>(strategy, config);
-    const std::int64_t rows = documents.rows();
-    const std::int64_t n = documents.documents();
-    Result result;
-    result.y = poisoned_view<Array<double***>>(rows, layout.local_length(), config.d_inner());
-    result.dxBCdt = poisoned_view<Array<double***>>(rows, layout.local_length(), config.input_width());
-    result.final_conv = conv_states(n, 90);
-    result.final_ssm = ssm_states(n, 91);
-    result.dinitial_conv = conv_states(n, 92);
-    result.dinitial_ssm = ssm_states(n, 93);
-    const Array<std::byte*> workspace("krait::test::workspace",
-                                      std::max(op->workspace_bytes(context, layout, rows, false),
-                                               op->backward_workspace_bytes(context, layout, rows, saving, false)));
-    const Array<std::byte*> saved("krait::test::saved", op->saved_bytes(context, layout, rows, saving));
-    op->forward(exec, context, layout, documents, parameters.views(),
-                {.xBCdt = xBCdt,
-                 .y = result.y,
-                 .workspace = workspace,
-                 .saved = saved,
-                 .saving = saving,
-                 .initial = {.conv = initial_conv, .ssm = initial_ssm},
-                 .final = {.conv = result.final_conv, .ssm = result.final_ssm}});
-    op->backward(exec, context, layout, documents, parameters.views(), {},
-                 {.xBCdt = xBCdt,
-                  .dy = dy,
-                  .dxBCdt = result.dxBCdt,
-                  .saved = saved,
-                  .saving = saving,
-                  .workspace = workspace,
-                  .initial = {.conv = initial_conv, .ssm = initial_ssm},
-                  .dfinal = {.conv = dfinal_conv, .ssm = dfinal_ssm},
-                  .dinitial = {.conv = result.dinitial_conv, .ssm = result.dinitial_ssm}});
-    exec.fence("krait::test: both are done");
-    return result;
+  [[nodiscard]] Call split(const Way& way, Saving saving = Saving::lean, bool conv = true, bool ssm = true) const {
+    SequenceOperatorConfig split_config = config;
+    split_config.state_exchange = way.exchange;
+    return {.config = split_config, .strategy = way.strategy, .saving = saving, .conv = conv, .ssm = ssm};
+  }
+
+  /// Every strategy, layout and saving mode against one rank. `cu` cuts the zigzag per document.
+  void expect_one_rank(const std::vector<std::int64_t>& cu) const {
+    const auto world = Communicator::world(Exec());
+    const auto want = one_rank();
+    for (const auto& layout : all_layouts(world.place(), documents.length(), cu)) {
+      for (const Way& way : shared_ways) {
+        for (const Saving saving : {Saving::lean, Saving::full}) {
+          SCOPED_TRACE(layout.description() + ", " + name_of(way.strategy) + ", " + name_of(way.exchange) +
+                       ", saving " + (saving == Saving::lean ? "lean" : "full"));
+          expect_states_close<T>(run(split(way, saving), world, layout), want, world, layout, split_tolerance<T>());
+        }
+      }
+    }
   }
 };
 
-TEST(DocumentStates, RanksAgreeWithOne) {
+SequenceOperatorConfig for_world(std::int64_t heads, std::int64_t groups) {
+  return small(heads, groups, Communicator::world(Exec()));
+}
+
+TEST(DocumentStates, RanksAgreeWithOneDouble) {
+  for (const std::int64_t groups : {1, 4})
+    StatesProblem<double>(for_world(8, groups), packed(2, documents_of_61)).expect_one_rank(documents_of_61);
+}
+
+TEST(DocumentStates, RanksAgreeWithOneFloat) {
+  StatesProblem<float>(for_world(8, 2), packed(2, documents_of_61)).expect_one_rank(documents_of_61);
+}
+
+/// With a group per head: parts of a group's gradient that ranks share are rounded once more.
+TEST(DocumentStates, RanksAgreeWithOneInHalfPrecision) {
+  StatesProblem<bfloat16>(for_world(8, 8), packed(1, documents_of_61)).expect_one_rank(documents_of_61);
+}
+
+TEST(DocumentStates, ADocumentThatSpansAllRanks) {
+  StatesProblem<double>(for_world(4, 2), DocumentMap::whole_rows(3, 61)).expect_one_rank({0, 61});
+}
+
+/// Documents of every length around that of the window, so that windows reach over several documents and segments.
+TEST(DocumentStates, DocumentsShorterThanTheWindow) {
+  const std::vector<std::int64_t> cu = {0, 0, 1, 3, 3, 6, 10, 11, 12, 17, 19, 23, 23};
+  for (const std::int64_t taps : {1, 2, 4, 16}) {
+    SequenceOperatorConfig config = for_world(4, 2);
+    config.d_conv = taps;
+    StatesProblem<double>(config, packed(2, cu)).expect_one_rank(cu);
+    StatesProblem<double>(config, DocumentMap::whole_rows(2, 23)).expect_one_rank({0, 23});
+  }
+}
+
+/// Ranks without tokens, and documents without.
+TEST(DocumentStates, AnyLength) {
+  for (const std::int64_t length : {1, 2, 3, 4, 7, 9}) {
+    const std::vector<std::int64_t> cu = {0, 0, length / 2, length, length};
+    StatesProblem<double>(for_world(2, 1), packed(2, cu)).expect_one_rank(cu);
+  }
+}
+
+TEST(DocumentStates, PaddingBetweenDocuments) {
+  const std::vector<std::int64_t> cu = {0, 9, 9, 20, 26, 33};
+  const auto documents = DocumentMap::from_cu_seqlens(cu, {7, 0, 11, 0, 2}, 33);
+  StatesProblem<double>(for_world(4, 2), documents).expect_one_rank(cu);
+}
+
+/// What is given by itself has no other to lean on.
+TEST(DocumentStates, OneKindOfStateAlone) {
   const auto world = Communicator::world(Exec());
-  for (const std::int64_t groups : {1, 4}) {
-    const SequenceOperatorConfig config = small(8, groups, world);
-    const OperatorParameters<double> parameters(config, Decay::slow);
-    const std::int64_t rows = 2;
-    const DocumentMap documents = packed(rows, documents_of_61);
-    const std::int64_t n = documents.documents();
-    const StatesCall alone{config, Strategy::local, parameters};
-    const Conv initial_conv = alone.conv_states(n, 5);
-    const Ssm initial_ssm = alone.ssm_states(n, 6);
-    const Conv dfinal_conv = alone.conv_states(n, 7);
-    const Ssm dfinal_ssm = alone.ssm_states(n, 8);
-    const auto shards = [&](const SequenceLayout& layout) {
-      return std::pair(
-          make_shard<double>(layout, rows, config.input_width(), normal_values(3, 61, config.input_width())),
-          make_shard<double>(layout, rows, config.d_inner(), normal_values(4, 61, config.d_inner())));
-    };
-    const auto whole_layout = SequenceLayout::contiguous(Place{}, 61);
-    const auto [x, dy] = shards(whole_layout);
-    const auto want = alone.run(Communicator::self(), whole_layout, documents, x, dy, initial_conv, initial_ssm,
-                                dfinal_conv, dfinal_ssm);
+  const StatesProblem<double> problem(for_world(4, 2), packed(2, documents_of_61));
+  for (const bool conv : {false, true}) {
+    const auto want = problem.one_rank(conv, !conv);
     for (const auto& layout : all_layouts(world.place(), 61, documents_of_61)) {
-      for (const Saving saving : {Saving::lean, Saving::full}) {
-        const auto [x_shard, dy_shard] = shards(layout);
-        const auto got = StatesCall{config, Strategy::hidden_parallel, parameters}.run(
-            world, layout, documents, x_shard, dy_shard, initial_conv, initial_ssm, dfinal_conv, dfinal_ssm, saving);
-        EXPECT_LE(relative_rms(values_of(got.y), shard_of_whole(want.y, layout)), 1e-12) << layout.description();
-        EXPECT_LE(relative_rms(values_of(got.dxBCdt), shard_of_whole(want.dxBCdt, layout)), 1e-12)
-            << layout.description();
-        // Inputs are copied, so their sum over ranks must be exact: one rank has each, the others 0.
-        EXPECT_EQ(sum_over_ranks(world, got.final_conv), values_of(want.final_conv)) << layout.description();
-        EXPECT_LE(relative_rms(sum_over_ranks(world, got.final_ssm), values_of(want.final_ssm)), 1e-12);
-        EXPECT_LE(relative_rms(sum_over_ranks(world, got.dinitial_conv), values_of(want.dinitial_conv)), 1e-12);
-        EXPECT_LE(relative_rms(sum_over_ranks(world, got.dinitial_ssm), values_of(want.dinitial_ssm)), 1e-12);
+      for (const Way& way : shared_ways) {
+        SCOPED_TRACE(layout.description() + ", " + name_of(way.strategy) + ", conv " + std::to_string(conv));
+        expect_states_close<double>(problem.run(problem.split(way, Saving::lean, conv, !conv), world, layout), want,
+                                    world, layout, 1e-12);
       }
     }
   }
 }
 
-/// Tokens [begin, end) of a one-row tensor, as a tensor of their own.
-Array<double***> part(const Array<double***>& whole, std::int64_t begin, std::int64_t end) {
-  const Array<double***> result("krait::test::part", 1, static_cast<std::size_t>(end - begin), whole.extent(2));
-  Kokkos::deep_copy(result, Kokkos::subview(whole, Kokkos::ALL, Kokkos::make_pair(begin, end), Kokkos::ALL));
-  return result;
+/// The only gradient is that of the state at the very end; it reaches the state at the very beginning.
+TEST(DocumentStates, GradientsTravelFromTheLastTokenToTheFirst) {
+  const auto world = Communicator::world(Exec());
+  const StatesProblem<double> problem(for_world(4, 2), DocumentMap::whole_rows(1, 61),
+                                      [](std::int64_t, std::int64_t, std::int64_t) { return 0.0F; });
+  const auto want = problem.one_rank();
+  const std::vector<double> reached = values_of(want.dinitial.ssm);
+  ASSERT_GT(*std::max_element(reached.begin(), reached.end()), 1e-3);
+  for (const auto& layout : all_layouts(world.place(), 61, {0, 61}))
+    for (const Way& way : shared_ways)
+      expect_states_close<double>(problem.run(problem.split(way), world, layout), want, world, layout, 1e-12);
 }
 
-TEST(DocumentStates, ASequenceThatIsCutGoesOn) {
-  const auto self = Communicator::self();
-  const SequenceOperatorConfig config = small(4, 2, self);
+/// Tokens [begin, end) of a row, as values of a row of their own.
+Values from_token(const Values& whole, std::int64_t begin) {
+  return [whole, begin](std::int64_t b, std::int64_t t, std::int64_t c) { return whole(b, begin + t, c); };
+}
+
+/// The whole, which every rank gets as the sum of the ranks' parts.
+template <class V, class A>
+States<V, A> whole_of(const Communicator& context, const States<V, A>& parts, const SequenceOperatorConfig& config) {
+  const States<V, A> whole(config, static_cast<std::int64_t>(parts.conv.extent(0)));
+  assign(whole.conv, sum_over_ranks(context, parts.conv));
+  assign(whole.ssm, sum_over_ranks(context, parts.ssm));
+  return whole;
+}
+
+/// Two calls, one after the other, joined by states, make what one rank makes of the sequence in one call.
+void expect_cut_goes_on(const Communicator& context, const Way& way) {
+  using Pair = States<double, double>;
+  SequenceOperatorConfig config = small(4, 2, context);
+  config.state_exchange = way.exchange;
   const OperatorParameters<double> parameters(config, Decay::slow);
-  const StatesCall call{config, Strategy::local, parameters};
   const std::int64_t length = 40;
-  const auto layout_of = [](std::int64_t tokens) { return SequenceLayout::contiguous(Place{}, tokens); };
-  const auto rows_of = [](std::int64_t tokens) { return DocumentMap::whole_rows(1, tokens); };
-  const auto x =
-      make_shard<double>(layout_of(length), 1, config.input_width(), normal_values(3, length, config.input_width()));
-  const auto dy =
-      make_shard<double>(layout_of(length), 1, config.d_inner(), normal_values(4, length, config.d_inner()));
-  const Conv initial_conv = call.conv_states(1, 5);
-  const Ssm initial_ssm = call.ssm_states(1, 6);
-  const Conv dfinal_conv = call.conv_states(1, 7);
-  const Ssm dfinal_ssm = call.ssm_states(1, 8);
-  const auto whole =
-      call.run(self, layout_of(length), rows_of(length), x, dy, initial_conv, initial_ssm, dfinal_conv, dfinal_ssm);
+  const Values x = normal_values(3, length, config.input_width());
+  const Values dy = normal_values(4, length, config.d_inner());
+  const Pair initial = Pair::normal(config, 1, 5);
+  const Pair dfinal = Pair::normal(config, 1, 7);
+  const auto run = [&](Strategy strategy, const Communicator& on, std::int64_t begin, std::int64_t end,
+                       const Pair& enters, const Pair& leaves) {
+    const auto layout = SequenceLayout::zigzag(on.place(), end - begin);
+    return StatesCall<double>{config, strategy}.run(
+        on, layout, DocumentMap::whole_rows(1, end - begin), parameters.views(),
+        make_shard<double>(layout, 1, config.input_width(), from_token(x, begin)),
+        make_shard<double>(layout, 1, config.d_inner(), from_token(dy, begin)), enters, leaves);
+  };
+  const auto whole = run(Strategy::local, Communicator::self(), 0, length, initial, dfinal);
+  const auto part = [&](const Array<double***>& of, std::int64_t begin, std::int64_t end) {
+    const Array<double***> tokens("krait::test::part", 1, static_cast<std::size_t>(end - begin), of.extent(2));
+    Kokkos::deep_copy(tokens, Kokkos::subview(of, Kokkos::ALL, Kokkos::make_pair(begin, end), Kokkos::ALL));
+    return shard_of_whole(tokens, SequenceLayout::zigzag(context.place(), end - begin));
+  };
   for (const std::int64_t cut : {1, 2, 17, 39}) {
-    const auto run = [&](std::int64_t begin, std::int64_t end, const Conv& conv, const Ssm& ssm, const Conv& dconv,
-                         const Ssm& dssm) {
-      return call.run(self, layout_of(end - begin), rows_of(end - begin), part(x, begin, end), part(dy, begin, end),
-                      conv, ssm, dconv, dssm);
-    };
-    const auto before = run(0, cut, initial_conv, initial_ssm, dfinal_conv, dfinal_ssm);  // for its final states
-    const auto second = run(cut, length, before.final_conv, before.final_ssm, dfinal_conv, dfinal_ssm);
-    const auto first = run(0, cut, initial_conv, initial_ssm, second.dinitial_conv, second.dinitial_ssm);
-    EXPECT_LE(relative_rms(values_of(first.y), values_of(part(whole.y, 0, cut))), 1e-12) << cut;
-    EXPECT_LE(relative_rms(values_of(second.y), values_of(part(whole.y, cut, length))), 1e-12) << cut;
-    EXPECT_LE(relative_rms(values_of(first.dxBCdt), values_of(part(whole.dxBCdt, 0, cut))), 1e-12) << cut;
-    EXPECT_LE(relative_rms(values_of(second.dxBCdt), values_of(part(whole.dxBCdt, cut, length))), 1e-12) << cut;
-    EXPECT_EQ(values_of(second.final_conv), values_of(whole.final_conv)) << cut;
-    EXPECT_LE(relative_rms(values_of(second.final_ssm), values_of(whole.final_ssm)), 1e-12) << cut;
-    EXPECT_LE(relative_rms(values_of(first.dinitial_conv), values_of(whole.dinitial_conv)), 1e-12) << cut;
-    EXPECT_LE(relative_rms(values_of(first.dinitial_ssm), values_of(whole.dinitial_ssm)), 1e-12) << cut;
+    SCOPED_TRACE(cut);
+    const auto before = run(way.strategy, context, 0, cut, initial, dfinal);  // for its final states
+    const auto second = run(way.strategy, context, cut, length, whole_of(context, before.final, config), dfinal);
+    const auto first = run(way.strategy, context, 0, cut, initial, whole_of(context, second.dinitial, config));
+    EXPECT_LE(relative_rms(values_of(first.y), part(whole.y, 0, cut)), 1e-12);
+    EXPECT_LE(relative_rms(values_of(second.y), part(whole.y, cut, length)), 1e-12);
+    EXPECT_LE(relative_rms(values_of(first.dxBCdt), part(whole.dxBCdt, 0, cut)), 1e-12);
+    EXPECT_LE(relative_rms(values_of(second.dxBCdt), part(whole.dxBCdt, cut, length)), 1e-12);
+    EXPECT_EQ(sum_over_ranks(context, second.final.conv), values_of(whole.final.conv));
+    EXPECT_LE(relative_rms(sum_over_ranks(context, second.final.ssm), values_of(whole.final.ssm)), 1e-12);
+    EXPECT_LE(relative_rms(sum_over_ranks(context, first.dinitial.conv), values_of(whole.dinitial.conv)), 1e-12);
+    EXPECT_LE(relative_rms(sum_over_ranks(context, first.dinitial.ssm), values_of(whole.dinitial.ssm)), 1e-12);
   }
 }
 
-TEST(DocumentStates, WrongExtentsAndStrategies) {
-  const auto self = Communicator::self();
-  const SequenceOperatorConfig config = small(4, 2, self);
+TEST(DocumentStates, ASequenceThatIsCutGoesOn) {
+  expect_cut_goes_on(Communicator::self(), {Strategy::local});
+  for (const Way& way : shared_ways) expect_cut_goes_on(Communicator::world(Exec()), way);
+}
+
+/// A second call with the same object gives the same bits and allocates nothing, whatever came between.
+TEST(DocumentStates, ASecondCallGivesTheSameBits) {
+  const auto world = Communicator::world(Exec());
+  const auto layout = SequenceLayout::zigzag(world, 61);
+  const StatesProblem<float> problem(for_world(8, 2), packed(2, documents_of_61));
+  const auto x =
+      make_shard<float>(layout, 2, problem.config.input_width(), normal_values(3, 61, problem.config.input_width()));
+  const auto dy = make_shard<float>(layout, 2, problem.config.d_inner(), problem.dy);
+  for (const Way& way : shared_ways) {
+    SCOPED_TRACE(std::string(name_of(way.strategy)) + ", " + name_of(way.exchange));
+    const StatesCall<float> with = problem.split(way);
+    const StatesCall<float> without = problem.split(way, Saving::lean, false, false);
+    const auto op = make_sequence_operator<float>(way.strategy, with.config);
+    const auto run = [&](const StatesCall<float>& call) {
+      return call.run(*op, world, layout, problem.documents, problem.parameters.views(), x, dy, problem.initial,
+                      problem.dfinal);
+    };
+    const auto values = [](const StatesCall<float>::Result& result) {
+      return std::vector{values_of(result.y),         values_of(result.dxBCdt),        values_of(result.final.conv),
+                         values_of(result.final.ssm), values_of(result.dinitial.conv), values_of(result.dinitial.ssm)};
+    };
+    const auto first = run(with);
+    (void)run(without);
+    std::vector<std::string> allocations;
+    const auto second = [&] {
+      const CallbackRecorder recorder;
+      const auto result = run(with);
+      allocations = recorder.allocations();
+      return result;
+    }();
+    EXPECT_TRUE(values(second) == values(first));
+    EXPECT_TRUE(second.parameters == first.parameters);
+    EXPECT_THAT(allocations, testing::Each(StartsWith("krait::test")));
+  }
+}
+
+/// States of documents cost no message: the states are full-size on every rank.
+TEST(DocumentStates, NothingMoreIsSent) {
+  auto world = Communicator::world(Exec());
+  const StatesProblem<double> problem(for_world(4, 2), packed(2, documents_of_61));
+  const auto layout = SequenceLayout::zigzag(world, 61);
+  for (const Way& way : shared_ways) {
+    const auto sent = [&](bool given) {
+      world.reset_counters();
+      (void)problem.run(problem.split(way, Saving::lean, given, given), world, layout);
+      auto counts = world.counters();
+      std::vector<std::int64_t> numbers;
+      for (const CommOperation operation :
+           {CommOperation::send, CommOperation::recv, CommOperation::shift, CommOperation::all_to_all_v,
+            CommOperation::all_gather, CommOperation::all_gather_v}) {
+        numbers.push_back(counts[operation].calls);
+        numbers.push_back(counts[operation].bytes_sent);
+        numbers.push_back(counts[operation].bytes_received);
+      }
+      return numbers;
+    };
+    EXPECT_EQ(sent(true), sent(false)) << name_of(way.strategy) << ", " << name_of(way.exchange);
+  }
+}
+
+/// One rank alone has states of other extents; all hear of it, and which rank it was.
+TEST(DocumentStates, WrongExtentsOnOneRank) {
+  const auto world = Communicator::world(Exec());
+  const int last = world.size() - 1;
+  const SequenceOperatorConfig config = for_world(4, 2);
   const OperatorParameters<double> parameters(config, Decay::slow);
-  const auto layout = SequenceLayout::contiguous(Place{}, 5);
-  const auto documents = DocumentMap::whole_rows(2, 5);
-  const auto x = make_shard<double>(layout, 2, config.input_width(), normal_values(3, 5, config.input_width()));
-  const auto dy = make_shard<double>(layout, 2, config.d_inner(), normal_values(4, 5, config.d_inner()));
-  const auto run = [&](Strategy strategy, std::int64_t n) {
-    const StatesCall call{config, strategy, parameters};
-    (void)call.run(self, layout, documents, x, dy, call.conv_states(n, 5), call.ssm_states(2, 6),
-                   call.conv_states(2, 7), call.ssm_states(2, 8));
-  };
-  for (const Strategy strategy : {Strategy::local, Strategy::hidden_parallel})
-    EXPECT_THAT([&] { run(strategy, 3); }, ThrowsMessage<ShapeError>(HasSubstr("initial.conv is (3, ")));
-  EXPECT_THAT([&] { run(Strategy::state_passing, 2); },
-              ThrowsMessage<ConfigError>(HasSubstr("states of documents are given, expected none")));
+  const auto layout = SequenceLayout::contiguous(world, 15);
+  const auto documents = DocumentMap::whole_rows(2, 15);
+  const auto x = make_shard<double>(layout, 2, config.input_width(), normal_values(3, 15, config.input_width()));
+  const auto dy = make_shard<double>(layout, 2, config.d_inner(), normal_values(4, 15, config.d_inner()));
+  using Pair = States<double, double>;
+  const Pair right = Pair::normal(config, 2, 5);
+  const Pair wrong = world.rank() == last ? Pair::normal(config, 3, 5) : right;
+  const std::string rank = world.size() == 1 ? "" : "rank " + std::to_string(last) + ": ";
+  for (const Strategy strategy : {Strategy::hidden_parallel, Strategy::state_passing}) {
+    const StatesCall<double> both{config, strategy};
+    const StatesCall<double> conv{config, strategy, Saving::lean, true, false};
+    const StatesCall<double> ssm{config, strategy, Saving::lean, false, true};
+    const auto message = [&](const char* direction, const char* text) {
+      const char* type = strategy == Strategy::state_passing ? "krait::StatePassing::" : "krait::HiddenParallel::";
+      return AllOf(StartsWith(rank + type + direction), HasSubstr(text), HasSubstr("expected (2, "));
+    };
+    const auto run = [&](const StatesCall<double>& call, const Pair& initial, const Pair& dfinal) {
+      (void)call.run(world, layout, documents, parameters.views(), x, dy, initial, dfinal);
+    };
+    EXPECT_THAT([&] { run(both, wrong, right); },
+                ThrowsMessage<ShapeError>(message("forward", ": initial.conv is (3, ")));
+    EXPECT_THAT([&] { run(ssm, wrong, right); },
+                ThrowsMessage<ShapeError>(message("forward", ": initial.ssm is (3, ")));
+    EXPECT_THAT([&] { run(both, right, wrong); },
+                ThrowsMessage<ShapeError>(message("backward", ": dfinal.conv is (3, ")));
+    EXPECT_THAT([&] { run(ssm, right, wrong); },
+                ThrowsMessage<ShapeError>(message("backward", ": dfinal.ssm is (3, ")));
+    EXPECT_NO_THROW(run(conv, right, right));
+  }
 }
 
 }  // namespace

@@ -29,11 +29,16 @@ struct PackHalo {
   }
 };
 
+/// Whether the token is one of the document that the segment goes on with.
+KOKKOS_INLINE_FUNCTION bool in_document(const DocumentPart& head, const HaloEntry& entry, std::size_t taps) {
+  return static_cast<std::int64_t>(taps) - entry.tap <= head.before;
+}
+
 template <Scalar T, class Exec>
 struct UnpackHalo {
   Tensor<const T*, Exec> in;
   Kokkos::View<const HaloEntry*, typename Exec::memory_space> entries;
-  Kokkos::View<const std::int64_t*, typename Exec::memory_space> document_begins;
+  Kokkos::View<const DocumentPart*, typename Exec::memory_space> parts;
   Tensor<T***, Exec> states;
   std::int64_t rows, channels;
   KOKKOS_FUNCTION void operator()(std::int64_t i) const {
@@ -41,7 +46,7 @@ struct UnpackHalo {
     const std::int64_t row = i / channels % rows;
     const HaloEntry entry = entries(i / channels / rows);
     const std::int64_t slot = entry.slot + row;
-    states(slot, channel, entry.tap) = entry.token >= document_begins(slot) ? in(i) : T(0);
+    if (in_document(parts(slot), entry, states.extent(2))) states(slot, channel, entry.tap) = in(i);
   }
 };
 
@@ -50,7 +55,7 @@ template <class A, class Exec>
 struct PackHaloGradients {
   Tensor<const A***, Exec> dstates;
   Kokkos::View<const HaloEntry*, typename Exec::memory_space> entries;
-  Kokkos::View<const std::int64_t*, typename Exec::memory_space> document_begins;
+  Kokkos::View<const DocumentPart*, typename Exec::memory_space> parts;
   Tensor<A*, Exec> out;
   std::int64_t rows, channels;
   KOKKOS_FUNCTION void operator()(std::int64_t i) const {
@@ -58,7 +63,7 @@ struct PackHaloGradients {
     const std::int64_t row = i / channels % rows;
     const HaloEntry entry = entries(i / channels / rows);
     const std::int64_t slot = entry.slot + row;
-    out(i) = entry.token >= document_begins(slot) ? dstates(slot, channel, entry.tap) : A(0);
+    out(i) = in_document(parts(slot), entry, dstates.extent(2)) ? dstates(slot, channel, entry.tap) : A(0);
   }
 };
 
@@ -96,7 +101,7 @@ struct SumHaloGradients {
     A sum = 0;
     for (std::int64_t s = begins(target); s < begins(target + 1); ++s)
       sum += in((sources(s) * rows + slot % rows) * channels + channel);
-    dfinal(state, channel, tap) = sum;
+    dfinal(state, channel, tap) += sum;
   }
 };
 
@@ -138,8 +143,7 @@ ConvHalo<T, Exec>::ConvHalo(const SegmentChain& chain, const SequenceLayout& lay
       if (segments[before].owner == here)
         sent[reader].push_back({.local = segments[before].local + token - segments[before].token,
                                 .state = own.at(before) * taps_ + taps_ - (segments[before].end() - token)});
-      if (segments[s].owner == here)
-        received[holder].push_back({.slot = slots[reader], .tap = taps_ - back, .token = token});
+      if (segments[s].owner == here) received[holder].push_back({.slot = slots[reader], .tap = taps_ - back});
     }
     slots[reader] += rows;
   }
@@ -180,19 +184,18 @@ Request ConvHalo<T, Exec>::send(const Exec& exec, const Communicator& context, c
 }
 
 template <Scalar T, class Exec>
-void ConvHalo<T, Exec>::unpack(const Exec& exec, const Tensor<const T*, Exec>& in, const Table& document_begins,
+void ConvHalo<T, Exec>::unpack(const Exec& exec, const Tensor<const T*, Exec>& in, const Parts& parts,
                                const Tensor<T***, Exec>& states) const {
-  Kokkos::deep_copy(exec, states, T(0));  // before the sequence's beginning nothing arrives
   Kokkos::parallel_for("krait::ConvHalo::unpack", Range<Exec>(exec, 0, incoming()),
-                       UnpackHalo<T, Exec>{in, arrived_, document_begins, states, rows_, channels_});
+                       UnpackHalo<T, Exec>{in, arrived_, parts, states, rows_, channels_});
 }
 
 template <Scalar T, class Exec>
 Request ConvHalo<T, Exec>::send_back(const Exec& exec, const Communicator& context,
-                                     const Tensor<const A***, Exec>& dstates, const Table& document_begins,
+                                     const Tensor<const A***, Exec>& dstates, const Parts& parts,
                                      const Tensor<A*, Exec>& out, const Tensor<A*, Exec>& in) const {
   Kokkos::parallel_for("krait::ConvHalo::pack_gradients", Range<Exec>(exec, 0, incoming()),
-                       PackHaloGradients<A, Exec>{dstates, arrived_, document_begins, out, rows_, channels_});
+                       PackHaloGradients<A, Exec>{dstates, arrived_, parts, out, rows_, channels_});
   return comm::all_to_all_v(exec, context, out, receive_counts_, in, send_counts_);
 }
 
@@ -204,18 +207,18 @@ void ConvHalo<T, Exec>::first_tokens(const Exec& exec, const Tensor<const T***, 
 }
 
 template <Scalar T, class Exec>
-SequenceRuns ConvHalo<T, Exec>::first_runs(const SequenceRuns& heads) const {
-  std::vector<Run> runs;
-  for (const Run& head : heads.host())
-    runs.push_back({head.state, 0, std::min(taps_, head.end - head.begin), head.state});
-  std::sort(runs.begin(), runs.end(), [](const Run& a, const Run& b) { return a.row < b.row; });
-  return {slots_, taps_, std::move(runs), slots_};
+SequenceRuns ConvHalo<T, Exec>::first_runs(const ShardRuns& runs) const {
+  std::vector<Run> firsts;
+  for (std::int64_t slot = 0; slot < slots_; ++slot) {
+    const DocumentPart& head = runs.parts[static_cast<std::size_t>(slot)];
+    if (head.document >= 0) firsts.push_back({slot, 0, std::min(taps_, head.tokens), slot});
+  }
+  return {slots_, taps_, std::move(firsts), slots_};
 }
 
 template <Scalar T, class Exec>
 void ConvHalo<T, Exec>::sum(const Exec& exec, const Tensor<const A*, Exec>& in, const Table& tail_states,
                             const Tensor<A***, Exec>& dfinal) const {
-  Kokkos::deep_copy(exec, dfinal, A(0));
   Kokkos::parallel_for("krait::ConvHalo::sum", Range<Exec>(exec, 0, states()),
                        SumHaloGradients<A, Exec>{in, begins_, sources_, tail_states, dfinal, rows_, taps_, channels_});
 }

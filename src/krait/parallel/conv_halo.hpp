@@ -11,26 +11,27 @@
 #include <krait/core/scalars.hpp>
 #include <krait/core/tensor.hpp>
 #include <krait/parallel/segment_chain.hpp>
+#include <krait/parallel/shard_runs.hpp>
 
 namespace krait::impl {
 
 /// A token that a segment fetches.
 struct HaloEntry {
-  std::int64_t slot = 0;   ///< of the segment, in its first row
-  std::int64_t tap = 0;    ///< of the state, 0 is the oldest
-  std::int64_t token = 0;  ///< in the row
+  std::int64_t slot = 0;  ///< of the segment, in its first row
+  std::int64_t tap = 0;   ///< of the state, 0 is the oldest
 };
 
 /// The d_conv - 1 inputs before each segment, which the convolution's first windows reach into. They are fetched from
 /// the ranks that hold them, several if segments are short. Their gradients go the way back, in accumulator_t<T>, and
 /// enter the backward of those ranks' convolution as gradients of its final states: so they are rounded once.
 /// An entry is one token for one segment: (rows, channels) elements. Which entries travel follows from the layout
-/// alone; that a document begins among them is said by `document_begins`, per slot (segment, row).
+/// alone; that a document begins among them is said by `parts`, those of ShardRuns on the device.
 template <Scalar T, class Exec>
 class ConvHalo {
  public:
   using A = accumulator_t<T>;
   using Table = Kokkos::View<const std::int64_t*, typename Exec::memory_space>;
+  using Parts = Kokkos::View<const DocumentPart*, typename Exec::memory_space>;
 
   ConvHalo(const SegmentChain& chain, const SequenceLayout& layout, std::int64_t rows, std::int64_t channels,
            std::int64_t d_conv);
@@ -38,16 +39,17 @@ class ConvHalo {
   /// Elements that this rank sends forward and receives backward, and the other way round.
   [[nodiscard]] std::int64_t outgoing() const { return entry() * static_cast<std::int64_t>(packed_.extent(0)); }
   [[nodiscard]] std::int64_t incoming() const { return entry() * static_cast<std::int64_t>(arrived_.extent(0)); }
-  /// Elements of the states of this rank's slots.
-  [[nodiscard]] std::int64_t states() const { return slots_ * channels_ * taps_; }
+  /// Elements of a state, and of those of this rank's slots.
+  [[nodiscard]] std::int64_t state() const { return channels_ * taps_; }
+  [[nodiscard]] std::int64_t states() const { return slots_ * state(); }
   [[nodiscard]] std::int64_t taps() const { return taps_; }
 
   /// \param input  (rows, l, channels)
   [[nodiscard]] Request send(const Exec& exec, const Communicator& context, const Tensor<const T***, Exec>& input,
                              const Tensor<T*, Exec>& out, const Tensor<T*, Exec>& in) const;
   /// \param in      what arrived
-  /// \param states  (slots, channels, d_conv - 1), overwritten: 0 before the document's beginning
-  void unpack(const Exec& exec, const Tensor<const T*, Exec>& in, const Table& document_begins,
+  /// \param states  (states, channels, d_conv - 1) of the pieces; overwritten at tokens of the head pieces' documents
+  void unpack(const Exec& exec, const Tensor<const T*, Exec>& in, const Parts& parts,
               const Tensor<T***, Exec>& states) const;
 
   /// \name The way back
@@ -58,15 +60,15 @@ class ConvHalo {
   /// \param firsts  (slots, d_conv - 1, channels), overwritten; what a segment has fewer of stays as it is
   void first_tokens(const Exec& exec, const Tensor<const T***, Exec>& whole, const Tensor<T***, Exec>& firsts) const;
   /// The head pieces' part of them, with their slots as states.
-  [[nodiscard]] SequenceRuns first_runs(const SequenceRuns& heads) const;
+  [[nodiscard]] SequenceRuns first_runs(const ShardRuns& runs) const;
 
   /// \param dstates  (slots, channels, d_conv - 1), gradients of the states
   [[nodiscard]] Request send_back(const Exec& exec, const Communicator& context,
-                                  const Tensor<const A***, Exec>& dstates, const Table& document_begins,
+                                  const Tensor<const A***, Exec>& dstates, const Parts& parts,
                                   const Tensor<A*, Exec>& out, const Tensor<A*, Exec>& in) const;
-  /// Sums what came back, in the chain's order: gradients of the last inputs of each tail piece.
+  /// Adds what came back, in the chain's order, to the gradients of the last inputs of each tail piece.
   /// \param tail_states  of each slot, number of the tail piece's state, or -1
-  /// \param dfinal       (states, channels, d_conv - 1), overwritten
+  /// \param dfinal       (states, channels, d_conv - 1)
   void sum(const Exec& exec, const Tensor<const A*, Exec>& in, const Table& tail_states,
            const Tensor<A***, Exec>& dfinal) const;
   /// \}

@@ -204,7 +204,7 @@ template <Scalar T, class Exec>
 void ConvScan<T, Exec>::summarize(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
                                   const ConvScanTensors<T, Exec>& tensors, const ConvScanMaps<T, Exec>& maps,
                                   const SequenceRuns& runs) const {
-  if (!scan_) return;
+  if (!scan_ || runs.host().empty()) return;
   const std::int64_t heads = partition_.heads();
   const Tensor<const T***, Exec> xBC = tensors.conv_out;
   SsdScanSummaryArguments<T, Exec> summary;
@@ -214,6 +214,8 @@ void ConvScan<T, Exec>::summarize(const Exec& exec, const SequenceOperatorParame
   summary.A = A_;
   summary.dt_bias = slice(parameters.dt_bias, partition_.heads_begin(partition_.rank()), heads);
   summary.dt_map = tensors.map;
+  summary.initial_states = tensors.states;
+  summary.slots = maps.slots;
   summary.own_states = maps.states;
   summary.log_alphas = maps.log_alpha;
   ssd_scan_summarize(exec, *scan_, summary, runs);
@@ -223,7 +225,7 @@ template <Scalar T, class Exec>
 void ConvScan<T, Exec>::summarize_backward(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
                                            const ConvScanBackwardTensors<T, Exec>& tensors,
                                            const ConvScanMaps<T, Exec>& maps, const SequenceRuns& runs) const {
-  if (!scan_) return;
+  if (!scan_ || runs.host().empty()) return;
   const std::int64_t heads = partition_.heads();
   SsdScanSummaryBackwardArguments<T, Exec> summary;
   summary.C = blocks<const T, Exec>(tensors.conv_out, partition_.d_inner_local() + partition_.group_width_local(),
@@ -234,6 +236,8 @@ void ConvScan<T, Exec>::summarize_backward(const Exec& exec, const SequenceOpera
   summary.dt_map = tensors.map;
   summary.dout = blocks<const T, Exec>(tensors.dout, 0, heads, config_.head_dim);
   summary.out_map = tensors.map;
+  summary.dfinal_states = tensors.dfinal_states;
+  summary.slots = maps.slots;
   summary.own_gradients = maps.states;
   summary.log_alphas = maps.log_alpha;
   ssd_scan_summarize_backward(exec, *scan_, summary, runs);

@@ -65,11 +65,12 @@ struct ConvScanBackwardTensors {
   /// \}
 };
 
-/// Maps of segments, as ssd_scan_summarize() writes them; m of them.
+/// Maps of segments, as ssd_scan_summarize() writes them; m of them. Run i of those summarized has number slots(i).
 template <Scalar T, class Exec>
 struct ConvScanMaps {
   Tensor<accumulator_t<T>****, Exec> states;   ///< (m, heads, head_dim, d_state)
   Tensor<accumulator_t<T>**, Exec> log_alpha;  ///< (m, heads)
+  Tensor<const std::int64_t*, Exec> slots;     ///< (runs)
 };
 
 /// Tensors of ConvScan::input_gradients(): r rows of l tokens with all local channels; n = runs.states().
@@ -102,11 +103,12 @@ class ConvScan {
             const ConvScanTensors<T, Exec>& tensors, const SequenceRuns& runs) const;
   /// \}
 
-  /// What each of `runs` makes of the state that enters it. After convolve().
+  /// What each of `runs` makes of the state that enters it; its own state, if it has one, has entered. After
+  /// convolve().
   void summarize(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
                  const ConvScanTensors<T, Exec>& tensors, const ConvScanMaps<T, Exec>& maps,
                  const SequenceRuns& runs) const;
-  /// What each of `runs` makes of the gradient of the state that leaves it. After convolve().
+  /// What each of `runs` makes of the gradient of the state that leaves it, the same way. After convolve().
   void summarize_backward(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
                           const ConvScanBackwardTensors<T, Exec>& tensors, const ConvScanMaps<T, Exec>& maps,
                           const SequenceRuns& runs) const;

@@ -2,76 +2,133 @@
 #include <krait/parallel/shard_runs.hpp>
 
 #include <algorithm>
+#include <tuple>
 #include <utility>
 
 namespace krait::impl {
+namespace {
+
+/// A piece at an end of a segment.
+struct EndPiece {
+  Run run;
+  std::int64_t slot;
+};
+
+/// The chain's order is that of tokens; runs are in the order of local positions.
+void sort(std::vector<Run>& runs) {
+  std::sort(runs.begin(), runs.end(), [](const Run& a, const Run& b) {
+    return std::tuple(a.row, a.begin, a.end) < std::tuple(b.row, b.begin, b.end);
+  });
+}
+
+void sort(std::vector<EndPiece>& pieces) {
+  std::sort(pieces.begin(), pieces.end(), [](const EndPiece& a, const EndPiece& b) {
+    return std::pair(a.run.row, a.run.begin) < std::pair(b.run.row, b.run.begin);
+  });
+}
+
+std::vector<Run> runs_of(const std::vector<EndPiece>& pieces) {
+  std::vector<Run> runs;
+  for (const EndPiece& piece : pieces) runs.push_back(piece.run);
+  return runs;
+}
+
+std::vector<std::int64_t> slots_of(const std::vector<EndPiece>& pieces) {
+  std::vector<std::int64_t> slots;
+  for (const EndPiece& piece : pieces) slots.push_back(piece.slot);
+  return slots;
+}
+
+}  // namespace
 
 struct ShardRuns::Tables {
-  std::vector<Run> forward, backward, heads, tails;
+  std::vector<Run> pieces;
+  std::vector<EndPiece> heads, tails;
+  std::vector<DocumentPart> parts;
+  std::vector<std::int64_t> tail_states;
   std::vector<SegmentEnd> begins, ends;
-  std::vector<std::int64_t> document_begins, tail_states;
 
-  Tables(const SegmentChain& chain, const SequenceLayout& layout, const DocumentMap& documents) {
+  Tables(const SegmentChain& chain, const SequenceLayout& layout, const DocumentMap& documents, PieceStates states)
+      : which(states) {
     const SequenceRuns& runs = documents.runs();
     const std::vector<std::int64_t> own = chain.of(layout.rank());
-    const auto slots = static_cast<std::int64_t>(own.size()) * runs.rows();
+    parts.resize(own.size() * static_cast<std::size_t>(runs.rows()));  // those of head pieces; others follow
+    if (which == PieceStates::all && !own.empty() && own.front() == 0)
+      for (const Run& run : runs.host())
+        if (run.begin == run.end) pieces.push_back({run.row, 0, 0, new_state({.document = run.state})});
     for (const std::int64_t number : own)
       for (std::int64_t row = 0; row < runs.rows(); ++row)
-        cut(chain.segments()[static_cast<std::size_t>(number)], row, runs, slots);
-    // The chain's order is that of tokens; runs are in the order of local positions.
-    for (std::vector<Run>* pieces : {&forward, &backward, &heads, &tails})
-      std::sort(pieces->begin(), pieces->end(),
-                [](const Run& a, const Run& b) { return std::pair(a.row, a.begin) < std::pair(b.row, b.begin); });
+        cut(chain.segments()[static_cast<std::size_t>(number)], row, runs);
+    sort(pieces);
+    sort(heads);
+    sort(tails);
   }
 
  private:
-  void cut(const Segment& segment, std::int64_t row, const SequenceRuns& runs, std::int64_t slots) {
+  void cut(const Segment& segment, std::int64_t row, const SequenceRuns& runs) {
     const auto slot = static_cast<std::int64_t>(begins.size());
     SegmentEnd at_begin = SegmentEnd::closed;
     SegmentEnd at_end = SegmentEnd::closed;
-    std::int64_t document_begin = 0;
+    std::int64_t tail_state = Run::no_state;
     const auto first = runs.host().begin() + runs.host_offsets()[static_cast<std::size_t>(row)];
     const auto last = runs.host().begin() + runs.host_offsets()[static_cast<std::size_t>(row) + 1];
     auto run = std::partition_point(first, last, [&](const Run& r) { return r.end <= segment.token; });
     for (; run != last && run->begin < segment.end(); ++run) {
       if (run->begin == run->end) continue;
-      const std::int64_t shift = segment.local - segment.token;
       const bool head = run->begin < segment.token;
       const bool tail = run->end > segment.end();
-      Run piece{row, std::max(run->begin, segment.token) + shift, std::min(run->end, segment.end()) + shift, slot};
+      const std::int64_t begin = std::max(run->begin, segment.token);
+      const std::int64_t end = std::min(run->end, segment.end());
+      const DocumentPart part{
+          .document = run->state, .before = begin - run->begin, .tokens = end - begin, .behind = run->end - end};
+      const std::int64_t shift = segment.local - segment.token;
+      Run piece{row, begin + shift, end + shift, Run::no_state};
+      if (head) {
+        piece.state = slot;
+        parts[static_cast<std::size_t>(slot)] = part;
+      } else if (which == PieceStates::all || (tail && which == PieceStates::open)) {
+        piece.state = new_state(part);
+      }
+      pieces.push_back(piece);
+      // A piece that is both hands on what enters; it has no state of its own to add.
+      const Run through{piece.row, piece.begin, piece.end, head && tail ? Run::no_state : piece.state};
       if (head) {
         at_begin = tail ? SegmentEnd::carries : SegmentEnd::opens;
-        document_begin = run->begin;
-        heads.push_back(piece);
+        heads.push_back({through, slot});
       }
       if (tail) {
         at_end = head ? SegmentEnd::carries : SegmentEnd::opens;
-        tails.push_back(piece);
+        tails.push_back({through, slot});
+        tail_state = piece.state;
       }
-      piece.state = head ? slot : -1;
-      forward.push_back(piece);
-      if (tail && !head) piece.state = slots + slot;
-      backward.push_back(piece);
     }
-    tail_states.push_back(at_end == SegmentEnd::closed ? -1 : at_end == SegmentEnd::carries ? slot : slots + slot);
+    tail_states.push_back(tail_state);
     begins.push_back(at_begin);
     ends.push_back(at_end);
-    document_begins.push_back(document_begin);
   }
+
+  std::int64_t new_state(const DocumentPart& part) {
+    parts.push_back(part);
+    return static_cast<std::int64_t>(parts.size()) - 1;
+  }
+
+  PieceStates which;
 };
 
 ShardRuns::ShardRuns(Tables&& tables, std::int64_t rows, std::int64_t length)
     : slots(static_cast<std::int64_t>(tables.begins.size())),
-      forward(rows, length, std::move(tables.forward), slots),
-      backward(rows, length, std::move(tables.backward), 2 * slots),
-      heads(rows, length, std::move(tables.heads), slots),
-      tails(rows, length, std::move(tables.tails), slots),
+      pieces(rows, length, std::move(tables.pieces), static_cast<std::int64_t>(tables.parts.size())),
+      heads(rows, length, runs_of(tables.heads), pieces.states()),
+      tails(rows, length, runs_of(tables.tails), pieces.states()),
+      head_slots(slots_of(tables.heads)),
+      tail_slots(slots_of(tables.tails)),
+      parts(std::move(tables.parts)),
       tail_states(std::move(tables.tail_states)),
       begins(std::move(tables.begins)),
-      ends(std::move(tables.ends)),
-      document_begins(std::move(tables.document_begins)) {}
+      ends(std::move(tables.ends)) {}
 
-ShardRuns::ShardRuns(const SegmentChain& chain, const SequenceLayout& layout, const DocumentMap& documents)
-    : ShardRuns(Tables(chain, layout, documents), documents.rows(), layout.local_length()) {}
+ShardRuns::ShardRuns(const SegmentChain& chain, const SequenceLayout& layout, const DocumentMap& documents,
+                     PieceStates which)
+    : ShardRuns(Tables(chain, layout, documents, which), documents.rows(), layout.local_length()) {}
 
 }  // namespace krait::impl

@@ -4,6 +4,7 @@
 /// \file
 /// Documents as a rank sees them that holds some segments of each row.
 
+#include <Kokkos_Core.hpp>
 #include <cstdint>
 #include <vector>
 
@@ -21,23 +22,44 @@ enum class SegmentEnd : std::int8_t {
   carries,  ///< one does that covers the whole segment: what enters at the other end leaves here
 };
 
+/// What a piece has of its document.
+struct DocumentPart {
+  std::int64_t document = -1;  ///< as DocumentMap numbers them; -1: there is no piece
+  std::int64_t before = 0;     ///< tokens of the document before the piece
+  std::int64_t tokens = 0;     ///< in the piece
+  std::int64_t behind = 0;     ///< behind the piece
+
+  [[nodiscard]] KOKKOS_FUNCTION bool begins() const { return document >= 0 && before == 0; }
+  [[nodiscard]] KOKKOS_FUNCTION bool ends() const { return document >= 0 && behind == 0; }
+};
+
+/// Which pieces have a state.
+enum class PieceStates {
+  heads,  ///< head pieces: what a forward needs
+  open,   ///< those whose document goes on in another segment: head pieces and tail pieces
+  all,    ///< every one, for documents that begin or end with states
+};
+
 /// The *pieces* of a rank: its segments cut where documents begin and end, as runs of local positions. The piece whose
 /// document began before the segment is its *head piece*; the one whose document goes on behind it its *tail piece*.
-/// Both may be the same.
+/// Both may be the same. When all pieces have states, the owner of the chain's first segment also has a piece of each
+/// empty document, an empty one.
 ///
 /// Segment j of the rank (in the chain's order) has in row b the *slot* j * rows + b, for what enters and what leaves.
+/// The slot is also the state of its head piece. The states of other pieces have the numbers from `slots` on.
 struct ShardRuns {
   std::int64_t slots;
-  SequenceRuns forward;   ///< all pieces; a head piece has its slot as state, others none
-  SequenceRuns backward;  ///< all pieces; a head piece has its slot as state, any other tail piece slots + its slot
-  SequenceRuns heads;     ///< head pieces, with their slots
-  SequenceRuns tails;     ///< tail pieces, with their slots
-  std::vector<std::int64_t> tail_states;      ///< of each slot, the tail piece's state in `backward`, or -1
-  std::vector<SegmentEnd> begins;             ///< of each slot: where states enter, and gradients leave
-  std::vector<SegmentEnd> ends;               ///< of each slot: where states leave, and gradients enter
-  std::vector<std::int64_t> document_begins;  ///< of each slot: first token of the head piece's document
+  SequenceRuns pieces;                    ///< all of them, with their states or none
+  SequenceRuns heads;                     ///< head pieces; with states where the document ends here
+  SequenceRuns tails;                     ///< tail pieces; with states where the document begins here
+  std::vector<std::int64_t> head_slots;   ///< of each of `heads`
+  std::vector<std::int64_t> tail_slots;   ///< of each of `tails`
+  std::vector<DocumentPart> parts;        ///< of each state
+  std::vector<std::int64_t> tail_states;  ///< of each slot, the tail piece's state, or -1
+  std::vector<SegmentEnd> begins;         ///< of each slot: where states enter, and gradients leave
+  std::vector<SegmentEnd> ends;           ///< of each slot: where states leave, and gradients enter
 
-  ShardRuns(const SegmentChain& chain, const SequenceLayout& layout, const DocumentMap& documents);
+  ShardRuns(const SegmentChain& chain, const SequenceLayout& layout, const DocumentMap& documents, PieceStates which);
 
  private:
   struct Tables;

@@ -7,6 +7,13 @@
 
 namespace krait {
 
+namespace impl {
+template <Scalar T, class Exec>
+struct PassingExchanges;
+template <Scalar T, class Exec>
+struct PassingPlan;
+}  // namespace impl
+
 /// Every rank keeps its tokens and all heads; ranks hand each other what the sequence before them has left behind. A
 /// segment (consecutive tokens of one rank) acts on the state of a head as S_out = alpha S_in + E, so it is enough to
 /// exchange (E, log alpha) once, and the last d_conv - 1 inputs before each segment for the convolution. What travels
@@ -17,6 +24,11 @@ namespace krait {
 ///
 /// Any layout, no constraint on heads and groups. A shard in zigzag order is two segments; an explicit layout may have
 /// many, and each costs a state. Documents cut the chain where they begin.
+///
+/// States of documents enter on the rank that has the document's first token, and leave on the one that has its last;
+/// nothing more is sent for them. A window of the convolution that reaches over a whole segment, or several, still
+/// finds the document's initial state, since every rank has it. Calls with such states keep what belongs to the pieces
+/// of documents in memory of this object: how many there are, no query of the workspace knows.
 ///
 /// A forward convolves, summarizes its segments (which reads only the tokens whose effect reaches the segment's end),
 /// exchanges, and scans with the states that enter. The backward mirrors it: gradients of states go the other way, and
@@ -39,7 +51,6 @@ class StatePassing final : public SequenceOperator<T, Exec> {
   [[nodiscard]] std::size_t workspace_bytes(const Communicator& context, const SequenceLayout& layout,
                                             std::int64_t batch, bool overwrite_input) const override;
 
-  /// \throws ConfigError when states of documents are given: every document begins at zero
   void forward(const Exec& exec, const Communicator& context, const SequenceLayout& layout,
                const DocumentMap& documents, const SequenceOperatorParameters<T, Exec>& parameters,
                const SequenceOperatorArguments<T, Exec>& arguments) override;
@@ -59,11 +70,8 @@ class StatePassing final : public SequenceOperator<T, Exec> {
                 const SequenceOperatorBackwardArguments<T, Exec>& arguments) override;
 
  private:
-  struct Exchanges;
-  struct Plan;
-  struct Blocks;
-  struct SavedBlocks;
-  struct BackwardBlocks;
+  using Exchanges = impl::PassingExchanges<T, Exec>;
+  using Plan = impl::PassingPlan<T, Exec>;
   template <class Make>
   [[nodiscard]] auto with_exchanges(const SequenceLayout& layout, std::int64_t batch, const Make& make) const;
   [[nodiscard]] std::size_t scratch_bytes(const SequenceLayout& layout, std::int64_t batch) const;
