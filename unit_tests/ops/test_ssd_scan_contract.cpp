@@ -138,7 +138,8 @@ TYPED_TEST(SsdScanTensors, LayoutLeft) {
   arguments.y = y;
   arguments.final_states = final_states;
   run_with(got, arguments);
-  EXPECT_TRUE(same(out, want.out));
+  // A gate at unit stride may be evaluated by other instructions.
+  EXPECT_TRUE(krait::test::all_close(out, want.out, krait::test::tolerance<T>()));
   EXPECT_TRUE(same(y, want.y));
   EXPECT_TRUE(same(final_states, want.final_states));
 }

@@ -67,7 +67,7 @@ struct Weights {
   KOKKOS_FUNCTION void operator()(const Member& team) const {
     krait::tile::cumulative_sum(team, count, a, high, low);
     team.team_barrier();
-    krait::tile::decay_weights(team, count, high, low, scale, w);
+    krait::tile::decay_weights(team, count, high, low, scale, {w.data, w.row, w.column}, w);
   }
 };
 

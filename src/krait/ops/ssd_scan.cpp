@@ -13,6 +13,7 @@
 #include <krait/ops/ssd_scan_team.hpp>
 #include <krait/ops/ssd_scan_workspace.hpp>
 #include <krait/ops/strided.hpp>
+#include <krait/tile/rows.hpp>
 #include <krait/tile/tile.hpp>
 #include <string>
 
@@ -28,6 +29,8 @@ struct ScanCall : SweepCall<T, Exec> {
 
   Strided<T, 4> out, y;
   Strided<accumulator_t<T>, 4> final_states;
+  bool rows_are_unit;  ///< in all that has channels
+  bool past_cache;     ///< see goes_past_cache()
 };
 
 /// The team that also forms outputs.
@@ -42,10 +45,27 @@ class ScanTeam : public SweepTeam<T, Exec> {
 
   KOKKOS_INLINE_FUNCTION ScanTeam(const ScanCall<T, Exec>& call, const Member& team)
       : Base(call, team, call.stretch_of(team) / call.segments, call.stretch_of(team) % call.segments), call_(call) {
-    const SsdScanScratch scratch(call.tiling.chunk, call.tiling.head_tile, call.d_state, Base::pad);
+    const SsdScanScratch scratch(call.tiling, call.d_state, Base::on_host);
     c_ = {base_ + scratch.c, call.d_state, 1};
-    weights_ = {base_ + scratch.weights, call.tiling.chunk, 1};
-    y_ = {base_ + scratch.y, call.tiling.head_tile, 1};
+    scores_ = {base_ + scratch.scores, scratch.token_row, 1};
+    weights_ = base_ + scratch.weights;
+    scaled_ = base_ + scratch.scaled;
+    y_ = {base_ + scratch.y, scratch.row, 1};
+    skip_ = base_ + scratch.skip;
+    if constexpr (Base::on_host) {
+      // Whole vectors also work on what lies behind the last channel and token.
+      tile::fill(team_, 1, static_cast<int>(scratch.count), V(0), Matrix<V>{base_, 0, 1});
+      team_.team_barrier();
+    }
+  }
+
+  /// work() with each head of the team's block.
+  template <class Work>
+  KOKKOS_INLINE_FUNCTION void for_each_head(const Work& work) {
+    for (int i = 0; i < call_.tiling.head_block && first_head_ + i < call_.heads; ++i) {
+      this->to_head(i);
+      work();
+    }
   }
 
   KOKKOS_INLINE_FUNCTION void store_final_state(std::int64_t index) const {
@@ -67,51 +87,91 @@ class ScanTeam : public SweepTeam<T, Exec> {
     }
   }
 
-  /// Outputs of a chunk of tokens, and the state behind it.
-  KOKKOS_INLINE_FUNCTION void advance_chunk(std::int64_t first, int count) const {
-    this->load_steps(first, count);
-    this->load_columns(call_.B, first, count);
-    this->load_channels(call_.x, first, count);
-    tile::load(team_, count, call_.d_state,
-               Matrix<const T>{&call_.C(row_, first, group_, 0), call_.C.stride[1], call_.C.stride[3]}, c_);
-    team_.team_barrier();
-
-    // Sums of the log-decays, and the two products that do not need them: <C_m, B_k> and C S.
-    tile::cumulative_sum(team_, count, log_decay_, high_, low_);
-    for (int from = 0; from < count; from += panel) {
-      const int to = from + panel < count ? from + panel : count;
-      tile::gemm(team_, to - from, to, call_.d_state, c_.from(from, 0), b_, V(0), weights_.from(from, 0));
-    }
-    tile::gemm(team_, count, width_, call_.d_state, c_, state_, V(0), y_);
-    team_.team_barrier();
-
-    tile::decay_weights(team_, count, high_, low_, delta_, weights_);
-    this->chunk_factors(count);
-    team_.team_barrier();
-
-    tile::for_each(team_, count, width_, [&](int m, int p) {
-      const V skip = call_.D.given() ? call_.D(head_, channel_ + p) * x_(m, p) : V(0);
-      y_(m, p) = enter_[m] * y_(m, p) + skip;
+  /// Outputs of a chunk of tokens, and the states behind it, head by head: so tokens are read and written in the order
+  /// in which they lie in memory.
+  KOKKOS_INLINE_FUNCTION void advance_chunk(std::int64_t first, int count) {
+    std::int64_t loaded = -1;
+    for_each_head([&]() {
+      if (group_ != loaded) load_group(first, count);
+      loaded = group_;
+      advance_head(first, count);
     });
-    team_.team_barrier();
-    for (int from = 0; from < count; from += panel) {
-      const int to = from + panel < count ? from + panel : count;
-      tile::gemm(team_, to - from, width_, to, weights_.from(from, 0), x_, V(1), y_.from(from, 0));
-    }
-    team_.team_barrier();
-
-    store_outputs(first, count);
-    this->advance_state(log_decay_, count);
   }
 
  private:
-  using Base::base_, Base::team_, Base::row_, Base::group_, Base::head_, Base::channel_, Base::width_;
-  using Base::state_, Base::b_, Base::x_, Base::delta_, Base::log_decay_, Base::high_, Base::low_, Base::enter_;
+  using Base::base_, Base::team_, Base::row_, Base::group_, Base::first_head_, Base::head_, Base::channel_;
+  using Base::enter_;
+  using Base::width_, Base::state_, Base::b_, Base::x_, Base::delta_, Base::log_decay_, Base::high_, Base::low_;
 
-  /// Rows of the products inside a chunk that are formed at a time: above the diagonal nothing is needed.
+  /// Rows of the products <C_m, B_k> that are formed at a time: above the diagonal nothing is needed.
   static constexpr int panel = 32;
 
+  /// What the heads of a group share.
+  KOKKOS_INLINE_FUNCTION void load_group(std::int64_t first, int count) const {
+    this->load_columns(call_.B, first, count);
+    tile::load(team_, count, call_.d_state,
+               Matrix<const T>{&call_.C(row_, first, group_, 0), call_.C.stride[1], call_.C.stride[3]}, c_);
+    team_.team_barrier();
+    for (int from = 0; from < count; from += panel) {
+      const int to = from + panel < count ? from + panel : count;
+      tile::gemm(team_, to - from, to, call_.d_state, c_.from(from, 0), b_, V(0), scores_.from(from, 0));
+    }
+  }
+
+  KOKKOS_INLINE_FUNCTION void advance_head(std::int64_t first, int count) const {
+    const V bias = call_.bias(head_);
+    tile::for_each(team_, 1, count, [&](int, int j) { delta_[j] = call_.raw_step(row_, first + j, head_, bias); });
+    load_inputs(first, count);
+    if (call_.D.given()) tile::for_each(team_, 1, width_, [&](int, int p) { skip_[p] = call_.D(head_, channel_ + p); });
+    team_.team_barrier();
+
+    tile::ScanChunk<V> chunk;
+    chunk.tokens = count;
+    chunk.d_state = call_.d_state;
+    chunk.channels = width_;
+    chunk.row = static_cast<int>(x_.row);
+    chunk.token_row = static_cast<int>(scores_.row);
+    chunk.b_row = static_cast<int>(b_.row);
+    chunk.log_rate = call_.A(head_);
+    chunk.rule = call_.rule;
+    chunk.c = c_.data;
+    chunk.b = b_.data;
+    chunk.scores = scores_.data;
+    chunk.x = x_.data;
+    chunk.skip = call_.D.given() ? skip_ : nullptr;
+    chunk.state = state_.data;
+    chunk.y = y_.data;
+    chunk.steps = delta_;
+    chunk.weights = weights_;
+    chunk.scaled = scaled_;
+    chunk.high = high_;
+    chunk.low = low_;
+    chunk.enter = enter_;
+    chunk.leave = log_decay_;
+    tile::scan_chunk(team_, chunk);
+
+    store_outputs(first, count);
+    team_.team_barrier();
+  }
+
+  KOKKOS_INLINE_FUNCTION void load_inputs(std::int64_t first, int count) const {
+    if constexpr (Base::on_host) {
+      if (call_.rows_are_unit) {
+        const T* from = &call_.x(row_, first, head_, channel_);
+        const T* next = head_ + 1 < call_.heads ? from + call_.x.stride[2] : nullptr;
+        Kokkos::single(Kokkos::PerTeam(team_), [&]() {
+          tile::load_rows(tile::InputRows<T, V>{count, width_, from, call_.x.stride[1], next, x_.data, x_.row});
+        });
+        return;
+      }
+    }
+    this->load_channels(call_.x, first, count);
+  }
+
   KOKKOS_INLINE_FUNCTION void store_outputs(std::int64_t first, int count) const {
+    if constexpr (Base::on_host) {
+      if (call_.rows_are_unit) return store_output_rows(first, count);
+    }
     tile::for_each(team_, count, width_, [&](int m, int p) {
       V value = y_(m, p);
       if (call_.y.given()) call_.y(row_, first + m, head_, channel_ + p) = static_cast<T>(value);
@@ -120,8 +180,29 @@ class ScanTeam : public SweepTeam<T, Exec> {
     });
   }
 
+  /// The same on a host, where the channels of a token lie side by side.
+  KOKKOS_INLINE_FUNCTION void store_output_rows(std::int64_t first, int count) const {
+    constexpr int most = tile::store_rows_at_once;
+    Kokkos::parallel_for(Kokkos::TeamThreadRange(team_, (count + most - 1) / most), [&](int part) {
+      const int begin = part * most;
+      const T* z[most];
+      T* y[most];
+      T* out[most];
+      const int tokens = count - begin < most ? count - begin : most;
+      for (int i = 0; i < tokens; ++i) {
+        const std::int64_t token = first + begin + i;
+        if (call_.z.given()) z[i] = &call_.z(row_, token, head_, channel_);
+        if (call_.y.given()) y[i] = &call_.y(row_, token, head_, channel_);
+        out[i] = &call_.out(row_, call_.out_place(token), head_, channel_);
+      }
+      tile::store_rows(tile::OutputRows<T, V>{tokens, width_, &y_(begin, 0), y_.row, call_.past_cache,
+                                              call_.z.given() ? z : nullptr, call_.y.given() ? y : nullptr, out});
+    });
+  }
+
   const ScanCall<T, Exec>& call_;
-  Matrix<V> c_, weights_, y_;
+  Matrix<V> c_, scores_, y_;
+  V *weights_, *scaled_, *skip_;
 };
 
 /// The main sweep. A team walks the runs of its segment; a run that begins in it starts from its initial state, one
@@ -131,7 +212,7 @@ struct ScanSegments {
   ScanCall<T, Exec> call;
 
   KOKKOS_FUNCTION void operator()(const typename Kokkos::TeamPolicy<Exec>::member_type& team) const {
-    const ScanTeam<T, Exec> work(call, team);
+    ScanTeam<T, Exec> work(call, team);
     const auto [begin, end] = work.tokens();
     const TokenRange found = call.runs_of(work.row(), work.tokens());
     std::int64_t done = begin;
@@ -139,19 +220,21 @@ struct ScanSegments {
       const Run run = call.runs[i];
       const std::int64_t from = run.begin < begin ? begin : run.begin;
       const std::int64_t to = run.end < end ? run.end : end;
-      work.pad_outputs(done, from);
-      if (run.begin < begin) {
-        work.load_boundary(work.segment() - 1);
-      } else {
-        work.load_state(call.initial_states, run);
-      }
+      work.for_each_head([&]() {
+        work.pad_outputs(done, from);
+        if (run.begin < begin) {
+          work.load_boundary(work.segment() - 1);
+        } else {
+          work.load_state(call.initial_states, run);
+        }
+      });
       for (std::int64_t t = from; t < to; t += call.tiling.chunk) {
         work.advance_chunk(t, to - t < call.tiling.chunk ? static_cast<int>(to - t) : call.tiling.chunk);
       }
-      if (run.end <= end && run.has_state()) work.store_final_state(run.state);
+      if (run.end <= end && run.has_state()) work.for_each_head([&]() { work.store_final_state(run.state); });
       done = to;
     }
-    work.pad_outputs(done, end);
+    work.for_each_head([&]() { work.pad_outputs(done, end); });
   }
 };
 
@@ -182,6 +265,9 @@ ScanCall<T, Exec> make_call(const SsdScanPlan<T, Exec>& plan, const SsdScanArgum
   call.out = Strided<T, 4>(a.out);
   call.y = Strided<T, 4>(a.y);
   call.final_states = Strided<V, 4>(a.final_states);
+  call.rows_are_unit = call.x.stride[3] == 1 && call.out.stride[3] == 1 && (!call.z.given() || call.z.stride[3] == 1) &&
+                       (!call.y.given() || call.y.stride[3] == 1);
+  call.past_cache = goes_past_cache(a.out);
   return call;
 }
 
@@ -199,8 +285,9 @@ void ssd_scan(const Exec& exec, const SsdScanPlan<T, Exec>& plan, const SsdScanA
   const std::int64_t rows = plan.shape().batch;
   if (rows == 0) return;
 
-  const auto call = impl::make_call(plan, arguments, runs);
+  auto call = impl::make_call(plan, arguments, runs);
   if (call.segments > 1) impl::enter_segments<T, Exec>(exec, function, rows, call);
+  call.set_tiling(plan.tiling(), plan.tiling().head_block);
   Kokkos::parallel_for(name, impl::sweep_policy<T, Exec>(exec, function, call, rows * call.segments),
                        impl::ScanSegments<T, Exec>{call});
 }

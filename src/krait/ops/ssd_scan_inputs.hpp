@@ -39,10 +39,9 @@ struct ScanInputs {
   Strided<const std::int64_t, 1> dt_map, out_map;
   const Run* runs;
   const std::int64_t* run_offsets;
-  V dt_min, dt_max;
+  tile::StepRule<V> rule;
   std::int64_t length, segments, segment_length, heads_per_group, first_head;
   int heads, head_dim, d_state;
-  bool dt_softplus;
 
   ScanInputs() = default;
 
@@ -60,8 +59,7 @@ struct ScanInputs {
         D(a.D_per_channel),
         dt_map(a.dt_map),
         out_map(a.out_map),
-        dt_min(static_cast<V>(plan.options().dt_min)),
-        dt_max(static_cast<V>(plan.options().dt_max)),
+        rule{static_cast<V>(plan.options().dt_min), static_cast<V>(plan.options().dt_max), plan.options().dt_softplus},
         length(plan.shape().length),
         segments(plan.options().segments),
         segment_length(plan.segment_length()),
@@ -69,8 +67,7 @@ struct ScanInputs {
         first_head(plan.options().first_head),
         heads(static_cast<int>(plan.shape().heads)),
         head_dim(static_cast<int>(plan.shape().head_dim)),
-        d_state(static_cast<int>(plan.shape().d_state)),
-        dt_softplus(plan.options().dt_softplus) {
+        d_state(static_cast<int>(plan.shape().d_state)) {
     if (!is_absent(a.D)) {
       D.data = a.D.data();
       D.stride[0] = static_cast<std::int64_t>(a.D.stride(0));
@@ -93,15 +90,12 @@ struct ScanInputs {
     return dt(row, dt_place(token), head) + bias;
   }
   [[nodiscard]] KOKKOS_INLINE_FUNCTION V bias(int head) const { return dt_bias.given() ? dt_bias(head) : V(0); }
-  [[nodiscard]] KOKKOS_INLINE_FUNCTION V step(V raw) const {
-    const V delta = dt_softplus ? tile::softplus(raw) : raw;
-    return delta < dt_min ? dt_min : (delta > dt_max ? dt_max : delta);
-  }
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION V step(V raw) const { return tile::step_size(rule, raw); }
   /// The derivative of step(): 0 where the clamp acts, 1 at its ends.
   [[nodiscard]] KOKKOS_INLINE_FUNCTION V step_slope(V raw) const {
-    const V delta = dt_softplus ? tile::softplus(raw) : raw;
-    const V slope = dt_softplus && raw <= V(20) ? tile::sigmoid(raw) : V(1);
-    return delta < dt_min || delta > dt_max ? V(0) : slope;
+    const V delta = rule.dt_softplus ? tile::softplus(raw) : raw;
+    const V slope = rule.dt_softplus && raw <= V(20) ? tile::sigmoid(raw) : V(1);
+    return delta < rule.dt_min || delta > rule.dt_max ? V(0) : slope;
   }
 
   [[nodiscard]] KOKKOS_INLINE_FUNCTION TokenRange segment(std::int64_t index) const {

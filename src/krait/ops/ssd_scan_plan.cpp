@@ -23,10 +23,14 @@ constexpr std::int64_t longest_chunk = is_host_execution<Exec> ? 32 : 64;
 /// part), less some for the reductions of the runtime; on a host a part of the second-level cache.
 constexpr std::int64_t chip_bytes = 40936 - 512;
 constexpr std::int64_t cache_bytes = std::int64_t(512) << 10;
+/// The same for the states of a block of heads on a host.
+constexpr std::int64_t states_bytes = std::int64_t(1536) << 10;
 
 template <class V, class Exec>
 std::int64_t scratch_bytes(std::int64_t chunk, std::int64_t head_tile, std::int64_t d_state) {
-  const impl::SsdScanScratch scratch(chunk, head_tile, d_state, is_host_execution<Exec> ? 0 : 1);
+  const impl::SsdScanTiling tiling{
+      .chunk = static_cast<int>(chunk), .head_tile = static_cast<int>(head_tile), .head_block = 1};
+  const impl::SsdScanScratch scratch(tiling, d_state, is_host_execution<Exec>);
   return scratch.count * static_cast<std::int64_t>(sizeof(V));
 }
 
@@ -74,6 +78,21 @@ SsdScanTiling choose_tiling(const Exec& exec, const SsdScanShape& shape, std::in
   return tiling;
 }
 
+/// Heads of a team. On a host as many as let every thread have a block, while their states stay in the second-level
+/// cache: the more, the fewer times is read what the heads of a group share.
+template <class V, class Exec>
+int choose_head_block(const Exec& exec, const SsdScanShape& shape, const SsdScanTiling& tiling) {
+  if constexpr (!is_host_execution<Exec>) return 1;
+  if (tiling.head_tile < shape.head_dim) return 1;
+  const std::int64_t state = std::max<std::int64_t>(1, shape.head_dim * shape.d_state * std::int64_t{sizeof(V)});
+  const std::int64_t most = std::max<std::int64_t>(1, states_bytes / state);
+  const std::int64_t threads = std::max(1, exec.concurrency());
+  const std::int64_t least_blocks = (shape.heads + most - 1) / most;
+  const std::int64_t blocks = (std::max<std::int64_t>(1, shape.batch) * least_blocks + threads - 1) / threads * threads;
+  const std::int64_t per_row = std::max<std::int64_t>(1, blocks / std::max<std::int64_t>(1, shape.batch));
+  return static_cast<int>(std::max<std::int64_t>(1, (shape.heads + per_row - 1) / per_row));
+}
+
 /// Segments of a row when the caller leaves it to the plan: enough to keep the machine busy, none where the heads
 /// do. Every segment is walked up to twice, so fewer than two teams' worth of idle threads gain nothing, and segments
 /// of a few chunks neither.
@@ -97,6 +116,7 @@ SsdScanPlan<T, Exec>::SsdScanPlan(const Exec& exec, const SsdScanShape& shape, c
       workspace_("krait::ssd_scan_workspace") {
   tiling_ = choose_tiling<accumulator_t<T>>(exec, shape, options.chunk_size, tiling);
   options_.chunk_size = tiling_.chunk;
+  if (tiling_.head_block == 0) tiling_.head_block = choose_head_block<accumulator_t<T>>(exec, shape, tiling_);
   const std::int64_t segments = options.segments > 0 ? options.segments : choose_segments(exec, shape, tiling_);
   segment_length_ = std::max<std::int64_t>(1, (shape.length + segments - 1) / segments);
   options_.segments = std::max<std::int64_t>(1, (shape.length + segment_length_ - 1) / segment_length_);

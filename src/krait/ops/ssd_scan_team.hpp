@@ -2,7 +2,7 @@
 #pragma once
 
 /// \file
-/// The teams of threads that walk a stretch of a row with the state of one head in scratch memory.
+/// The teams of threads that walk a stretch of a row with the states of some heads in scratch memory.
 
 #include <Kokkos_Core.hpp>
 #include <cstddef>
@@ -30,11 +30,12 @@ struct SweepCall : ScanInputs<T, Exec> {
   SegmentDecay<V>* segment_decays;  ///< (rows, segments - 1, H)
   SsdScanTiling tiling;
   int head_tiles;
+  int head_blocks;
 
   /// Which of the stretches of sweep_policy() is a team's.
   template <class Member>
   [[nodiscard]] KOKKOS_INLINE_FUNCTION std::int64_t stretch_of(const Member& team) const {
-    return team.league_rank() / head_tiles / this->heads;
+    return team.league_rank() / head_tiles / head_blocks;
   }
 
   /// Number in the tables of what lies between segments `boundary` and `boundary + 1`.
@@ -43,14 +44,17 @@ struct SweepCall : ScanInputs<T, Exec> {
     return (row * (this->segments - 1) + boundary) * this->heads + head;
   }
 
-  void set_tiling(const SsdScanTiling& chosen) {
+  /// \param head_block  heads of a team, if not one
+  void set_tiling(const SsdScanTiling& chosen, int head_block = 1) {
     tiling = chosen;
+    tiling.head_block = head_block;
     head_tiles = (this->head_dim + tiling.head_tile - 1) / tiling.head_tile;
+    head_blocks = (this->heads + head_block - 1) / head_block;
   }
 };
 
-/// A team's share: a segment of one row, and some channels of one head. Walks chunk by chunk with the state (or its
-/// gradient) in scratch memory.
+/// One head of a team's share: a segment of one row, and some channels of the head. Walks chunk by chunk with the state
+/// (or its gradient) in scratch memory.
 template <Scalar T, class Exec>
 class SweepTeam {
  public:
@@ -63,27 +67,31 @@ class SweepTeam {
   KOKKOS_INLINE_FUNCTION SweepTeam(const Call& call, const Member& team, std::int64_t row, std::int64_t segment)
       : call_(call), team_(team), row_(row), segment_(segment), tokens_(call.segment(segment)) {
     const int head_tile = team.league_rank() % call.head_tiles;
-    head_ = team.league_rank() / call.head_tiles % call.heads;
-    group_ = (head_ + call.first_head) / call.heads_per_group;
+    first_head_ = team.league_rank() / call.head_tiles % call.head_blocks * call.tiling.head_block;
     channel_ = head_tile * call.tiling.head_tile;
     width_ = call.head_dim - channel_ < call.tiling.head_tile ? call.head_dim - channel_ : call.tiling.head_tile;
 
-    const SsdScanScratch scratch(call.tiling.chunk, call.tiling.head_tile, call.d_state, pad);
-    const std::int64_t chunk = call.tiling.chunk;
-    const std::int64_t channels = call.tiling.head_tile;
+    const SsdScanScratch scratch(call.tiling, call.d_state, on_host);
     base_ = static_cast<V*>(team.team_scratch(call.tiling.scratch_level)
                                 .get_shmem_aligned(static_cast<std::size_t>(scratch.count) * sizeof(V), alignment));
-    state_ = {base_ + scratch.state, channels, 1};
-    b_ = {base_ + scratch.b, scratch.b_stride, 1};
-    x_ = {base_ + scratch.x, channels, 1};
+    b_ = {base_ + scratch.b, scratch.b_row, 1};
+    x_ = {base_ + scratch.x, scratch.row, 1};
     delta_ = base_ + scratch.vectors;
-    log_decay_ = delta_ + chunk;
-    high_ = log_decay_ + chunk;
-    low_ = high_ + chunk;
-    enter_ = low_ + chunk;
+    log_decay_ = delta_ + scratch.token_row;
+    high_ = log_decay_ + scratch.token_row;
+    low_ = high_ + scratch.token_row;
+    enter_ = low_ + scratch.token_row;
+    to_head(0);
   }
 
-  static constexpr int pad = is_host_execution<Exec> ? 0 : 1;
+  /// Turns to a head of the team's block.
+  KOKKOS_INLINE_FUNCTION void to_head(int index) {
+    head_ = first_head_ + index;
+    group_ = (head_ + call_.first_head) / call_.heads_per_group;
+    state_ = {base_ + index * call_.d_state * x_.row, x_.row, 1};
+  }
+
+  static constexpr bool on_host = is_host_execution<Exec>;
   /// Of the tiles in scratch memory, in bytes: a cache line.
   static constexpr std::size_t alignment = 64;
 
@@ -268,18 +276,19 @@ class SweepTeam {
   std::int64_t group_;
   int head_, channel_, width_;
   V* base_;
+  int first_head_;
   Matrix<V> state_, b_, x_;
   V *delta_, *log_decay_, *high_, *low_, *enter_;
 };
 
-/// Teams for `stretches` stretches of each head.
+/// Teams for `stretches` stretches of all heads.
 template <Scalar T, class Exec>
 Kokkos::TeamPolicy<Exec> sweep_policy(const Exec& exec, const char* function, const SweepCall<T, Exec>& call,
                                       std::int64_t stretches) {
-  const std::int64_t teams = stretches * call.heads * call.head_tiles;
+  const std::int64_t teams = stretches * call.head_blocks * call.head_tiles;
   KRAIT_REQUIRE(CapacityError, teams <= std::numeric_limits<int>::max(), function, ": ", teams,
                 " teams, expected less than 2^31; call with fewer rows");
-  const SsdScanScratch scratch(call.tiling.chunk, call.tiling.head_tile, call.d_state, SweepTeam<T, Exec>::pad);
+  const SsdScanScratch scratch(call.tiling, call.d_state, SweepTeam<T, Exec>::on_host);
   Kokkos::TeamPolicy<Exec> policy(exec, static_cast<int>(teams), call.tiling.team_size);
   const std::size_t bytes =
       static_cast<std::size_t>(scratch.count) * sizeof(accumulator_t<T>) + SweepTeam<T, Exec>::alignment;

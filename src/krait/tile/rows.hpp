@@ -11,12 +11,15 @@
 #include <krait/core/config.hpp>
 #include <krait/tile/conv_strip.hpp>
 #include <krait/tile/norm_group.hpp>
+#include <krait/tile/token_rows.hpp>
 #if defined(KRAIT_ENABLE_HIGHWAY)
 #include <krait/tile/host/conv_rows.hpp>
 #include <krait/tile/host/norm_rows.hpp>
+#include <krait/tile/host/token_rows.hpp>
 #else
 #include <krait/tile/generic/conv_rows.hpp>
 #include <krait/tile/generic/norm_rows.hpp>
+#include <krait/tile/generic/token_rows.hpp>
 #endif
 
 namespace krait::tile {
@@ -64,6 +67,16 @@ template <class T, class A>
 KOKKOS_INLINE_FUNCTION void norm_gradient(const NormGroup<T, A>& group, const T* dout, const A* sigmoids, A r, A c,
                                           const NormGradients<T, A>& to) {
   KOKKOS_IF_ON_HOST((chosen::norm_gradient(group, dout, sigmoids, r, c, to);))
+}
+
+template <class T, class A>
+KOKKOS_INLINE_FUNCTION void load_rows(const InputRows<T, A>& rows) {
+  KOKKOS_IF_ON_HOST((chosen::load_rows(rows);))
+}
+
+template <class T, class A>
+KOKKOS_INLINE_FUNCTION void store_rows(const OutputRows<T, A>& rows) {
+  KOKKOS_IF_ON_HOST((chosen::store_rows(rows);))
 }
 
 }  // namespace krait::tile

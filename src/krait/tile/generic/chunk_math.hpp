@@ -10,8 +10,15 @@
 #include <krait/tile/generic/elementwise.hpp>
 #include <krait/tile/generic/vector_math.hpp>
 #include <krait/tile/matrix.hpp>
+#include <krait/tile/scan_chunk.hpp>
 
 namespace krait::tile::generic {
+
+template <class V>
+KOKKOS_INLINE_FUNCTION V step_size(const StepRule<V>& rule, V raw) {
+  const V delta = rule.dt_softplus ? softplus(raw) : raw;
+  return delta < rule.dt_min ? rule.dt_min : (delta > rule.dt_max ? rule.dt_max : delta);
+}
 
 /// Inclusive sums of the log-decays a of a chunk, as unevaluated pairs high[i] + low[i] (compensated summation,
 /// Neumaier 1974). After one fast token the sum is large and its last bit is coarse; a difference of two sums that both
@@ -31,14 +38,14 @@ KOKKOS_INLINE_FUNCTION void cumulative_sum(const Member& team, int count, const 
   });
 }
 
-/// Turns the products w(m, k) = <C_m, B_k> of a chunk into the weights of token k in output m:
-/// w(m, k) * exp(sum_m - sum_k) * scale[k] for k <= m and 0 above the diagonal, where nothing is read and no
-/// exponential is taken.
+/// The weights of token k in output m, from the products scores(m, k) = <C_m, B_k> of a chunk:
+/// w(m, k) = scores(m, k) * exp(sum_m - sum_k) * scale[k] for k <= m and 0 above the diagonal, where nothing is read
+/// and no exponential is taken. The weights may take the place of the products.
 template <class Member, class V>
 KOKKOS_INLINE_FUNCTION void decay_weights(const Member& team, int count, const V* high, const V* low, const V* scale,
-                                          Matrix<V> w) {
+                                          Matrix<const V> scores, Matrix<V> w) {
   for_each(team, count, count, [=](int m, int k) {
-    w(m, k) = k <= m ? w(m, k) * decay((high[m] - high[k]) + (low[m] - low[k])) * scale[k] : V(0);
+    w(m, k) = k <= m ? scores(m, k) * decay((high[m] - high[k]) + (low[m] - low[k])) * scale[k] : V(0);
   });
 }
 

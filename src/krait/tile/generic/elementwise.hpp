@@ -32,6 +32,22 @@ KOKKOS_INLINE_FUNCTION void load(const Member& team, int rows, int columns, Matr
     // A loop of its own, because the compiler makes vectors only of strides that it knows.
     for_each(team, rows, columns,
              [=](int i, int j) { to.data[i * to.row + j] = static_cast<To>(from.data[i * from.row + j]); });
+  } else if (impl::is_host_execution<typename Member::execution_space> && from.column == 1 && to.row == 1) {
+    // Transposing, some rows at a time: each is read, and each column of `to` written, in the order of memory.
+    constexpr int some = 8;
+    Kokkos::parallel_for(Kokkos::TeamThreadRange(team, (rows + some - 1) / some), [=](int block) {
+      const int begin = block * some;
+      const int count = rows - begin < some ? rows - begin : some;
+      const From* source = from.data + begin * from.row;
+      To* target = to.data + begin;
+      for (int j = 0; j < columns; ++j) {
+        if (count == some) {
+          for (int i = 0; i < some; ++i) target[j * to.column + i] = static_cast<To>(source[i * from.row + j]);
+        } else {
+          for (int i = 0; i < count; ++i) target[j * to.column + i] = static_cast<To>(source[i * from.row + j]);
+        }
+      }
+    });
   } else {
     for_each(team, rows, columns, [=](int i, int j) { to(i, j) = static_cast<To>(from(i, j)); });
   }

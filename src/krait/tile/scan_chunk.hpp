@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+/// \file
+/// What a chunk of tokens of one head works on, in scratch memory. No Kokkos here, for the sources with vector
+/// instructions.
+
+namespace krait::tile {
+
+/// Elements to which the rows of channels of a ScanChunk, and its rows of tokens, are rounded up: whole vectors of any
+/// instruction set. What lies behind the last channel or token may be anything.
+inline constexpr int scan_lanes = 16;
+
+/// How a raw step, bias included, becomes a step size: softplus if wanted, then the clamp.
+template <class A>
+struct StepRule {
+  A dt_min;
+  A dt_max;
+  bool dt_softplus;
+};
+
+/// Q tokens, a state of N rows of P channels. With the steps delta and sums_m = A (delta_0 + ... + delta_m):
+///
+///     y_m = exp(sums_m) C_m S + sum over k <= m of <C_m, B_k> exp(sums_m - sums_k) delta_k x_k + skip x_m
+///     S   = exp(sums_last) S + sum over k of exp(sums_last - sums_k) delta_k B_k (outer) x_k
+template <class A>
+struct ScanChunk {
+  int tokens;     ///< Q
+  int d_state;    ///< N
+  int channels;   ///< P, of this tile of the head
+  int row;        ///< from one row of channels to the next, in x, y, scaled and state
+  int token_row;  ///< from one row of tokens to the next, in scores and weights
+  int b_row;      ///< the same in b
+  A log_rate;     ///< A of the head, <= 0
+  StepRule<A> rule;
+  const A* c;       ///< (Q, N)
+  const A* b;       ///< (N, b_row): transposed
+  const A* scores;  ///< (Q, token_row): <C_m, B_k>, for k <= m
+  A* x;             ///< (Q, row): may be changed
+  const A* skip;    ///< (row); nullptr without one
+  A* state;         ///< (N, row)
+  A* y;             ///< (Q, row): result
+  A* steps;         ///< (token_row): raw steps with bias; in the end the step sizes
+  A* weights;       ///< (Q, token_row): for the piece's own use, as what follows; may be the scores
+  A* scaled;        ///< (Q, row): may be x
+  A* high;          ///< (token_row)
+  A* low;           ///< (token_row)
+  A* enter;         ///< (token_row)
+  A* leave;         ///< (token_row)
+};
+
+}  // namespace krait::tile
