@@ -27,7 +27,7 @@ KOKKOS_INLINE_FUNCTION void scan_chunk(const Member& team, const ScanChunk<V>& k
     k.steps[j] = step_size(k.rule, k.steps[j]);
     k.leave[j] = k.steps[j] * k.log_rate;
   });
-  gemm(team, count, k.channels, k.d_state, c, Matrix<const V>{k.state, k.row, 1}, V(0), y);
+  generic::gemm(team, count, k.channels, k.d_state, c, Matrix<const V>{k.state, k.row, 1}, V(0), y);
   team.team_barrier();
   cumulative_sum(team, count, k.leave, k.high, k.low);
   team.team_barrier();
@@ -44,12 +44,12 @@ KOKKOS_INLINE_FUNCTION void scan_chunk(const Member& team, const ScanChunk<V>& k
   team.team_barrier();
   for (int from = 0; from < count; from += panel) {
     const int to = from + panel < count ? from + panel : count;
-    gemm(team, to - from, k.channels, to, weights.from(from, 0), x, V(1), y.from(from, 0));
+    generic::gemm(team, to - from, k.channels, to, weights.from(from, 0), x, V(1), y.from(from, 0));
   }
   team.team_barrier();
   scale_rows(team, count, k.channels, k.leave, x);
   team.team_barrier();
-  gemm(team, k.d_state, k.channels, count, b, x, k.enter[count - 1], state);
+  generic::gemm(team, k.d_state, k.channels, count, b, x, k.enter[count - 1], state);
   team.team_barrier();
 }
 
