@@ -20,12 +20,7 @@ template <Scalar T, class Exec>
 struct TileProduct {
   using A = accumulator_t<T>;
   using Policy = Kokkos::TeamPolicy<Exec>;
-  static constexpr bool on_host = impl::is_host_execution<Exec>;
-  static constexpr int level = impl::tile_scratch_level<Exec>;
-  static constexpr int team_size = impl::tile_team_size<Exec>;
-  static constexpr int rows = on_host ? 128 : 32;
-  static constexpr int columns = on_host ? 64 : 32;
-  static constexpr int depth = on_host ? 128 : 32;
+  using Tile = impl::ProductTile<A, Exec>;
 
   Tensor<const T***, Exec> in;
   Tensor<const T**, Exec> weight;
@@ -39,27 +34,20 @@ struct TileProduct {
         weight(arguments.weight),
         bias(arguments.bias),
         out(fold ? impl::as_one_row<T***, Exec>(arguments.out) : arguments.out),
-        tiles_down((static_cast<std::int64_t>(out.extent(1)) + rows - 1) / rows),
-        tiles_across((static_cast<std::int64_t>(out.extent(2)) + columns - 1) / columns) {}
+        tiles_down((static_cast<std::int64_t>(out.extent(1)) + Tile::rows - 1) / Tile::rows),
+        tiles_across((static_cast<std::int64_t>(out.extent(2)) + Tile::columns - 1) / Tile::columns) {}
 
   [[nodiscard]] KOKKOS_FUNCTION std::int64_t items() const {
     return static_cast<std::int64_t>(out.extent(0)) * tiles_down * tiles_across;
   }
-  [[nodiscard]] static KOKKOS_FUNCTION constexpr std::size_t scratch_bytes() {
-    return sizeof(A) * (rows * depth + depth * columns + rows * columns) + 8;
-  }
 
   KOKKOS_FUNCTION void operator()(const typename Policy::member_type& team) const {
-    const int scratch = level;  // Kokkos takes it by reference, and a constant of the class has no address on a device
-    auto* memory = static_cast<A*>(team.team_scratch(scratch).get_shmem(scratch_bytes() - 8));
-    const tile::Matrix<A> left{memory, depth, 1};
-    const tile::Matrix<A> right{memory + rows * depth, columns, 1};
-    const tile::Matrix<A> sums{memory + rows * depth + depth * columns, columns, 1};
+    const Tile block(team);
     for (std::int64_t item = team.league_rank(); item < items(); item += team.league_size()) {
-      const std::int64_t o = item % tiles_across * columns;
-      const std::int64_t t = item / tiles_across % tiles_down * rows;
+      const std::int64_t o = item % tiles_across * Tile::columns;
+      const std::int64_t t = item / tiles_across % tiles_down * Tile::rows;
       const std::int64_t row = item / tiles_across / tiles_down;
-      multiply(team, row, t, o, left, right, sums);
+      multiply(team, row, t, o, block);
       team.team_barrier();
     }
   }
@@ -71,43 +59,50 @@ struct TileProduct {
 
   /// sums = the tile's part of in * weight^T, for at least one input.
   KOKKOS_FUNCTION void accumulate(const typename Policy::member_type& team, std::int64_t row, std::int64_t t,
-                                  std::int64_t o, int height, int width, tile::Matrix<A> left, tile::Matrix<A> right,
-                                  tile::Matrix<A> sums) const {
+                                  std::int64_t o, int height, int width, const Tile& block) const {
     const auto inputs = static_cast<std::int64_t>(in.extent(2));
     const tile::Matrix<const T> tokens{&in(row, t, 0), static_cast<std::int64_t>(in.stride(1)),
                                        static_cast<std::int64_t>(in.stride(2))};
     const tile::Matrix<const T> factors{&weight(o, 0), static_cast<std::int64_t>(weight.stride(0)),
                                         static_cast<std::int64_t>(weight.stride(1))};
-    for (std::int64_t i = 0; i < inputs; i += depth) {
-      const int inner = part(i, inputs, depth);
-      tile::load(team, height, inner, tokens.from(0, i), left);
-      // Along the unit stride, whichever it is.
-      if (factors.row == 1) {
-        tile::load(team, inner, width, factors.from(0, i).transposed(), right);
-      } else {
-        tile::load(team, width, inner, factors.from(0, i), right.transposed());
-      }
+    for (std::int64_t i = 0; i < inputs; i += Tile::depth) {
+      const int inner = part(i, inputs, Tile::depth);
+      tile::load(team, height, inner, tokens.from(0, i), block.left());
+      Tile::for_each_panel(width, [&](int column, int count) {
+        // Along the unit stride, whichever it is.
+        if (factors.row == 1) {
+          tile::load(team, inner, count, factors.from(column, i).transposed(), block.right(column));
+        } else {
+          tile::load(team, count, inner, factors.from(column, i), block.right(column).transposed());
+        }
+      });
       team.team_barrier();
-      tile::gemm(team, height, width, inner, left, right, i == 0 ? A(0) : A(1), sums);
+      Tile::for_each_panel(width, [&](int column, int count) {
+        tile::gemm(team, height, count, inner, block.left(), block.right(column), i == 0 ? A(0) : A(1),
+                   block.sums().from(0, column));
+      });
       team.team_barrier();
     }
   }
 
   KOKKOS_FUNCTION void multiply(const typename Policy::member_type& team, std::int64_t row, std::int64_t t,
-                                std::int64_t o, tile::Matrix<A> left, tile::Matrix<A> right,
-                                tile::Matrix<A> sums) const {
-    const int height = part(t, static_cast<std::int64_t>(out.extent(1)), rows);
-    const int width = part(o, static_cast<std::int64_t>(out.extent(2)), columns);
+                                std::int64_t o, const Tile& block) const {
+    const int height = part(t, static_cast<std::int64_t>(out.extent(1)), Tile::rows);
+    const int width = part(o, static_cast<std::int64_t>(out.extent(2)), Tile::columns);
+    const tile::Matrix<A> sums = block.sums();
     if (in.extent(2) == 0) {
       tile::fill(team, height, width, A(0), sums);
       team.team_barrier();
     } else {
-      accumulate(team, row, t, o, height, width, left, right, sums);
+      accumulate(team, row, t, o, height, width, block);
     }
-    tile::for_each(team, height, width, [&](int i, int j) {
-      const A value = bias.data() == nullptr ? sums(i, j) : sums(i, j) + bias(o + j);
-      out(row, t + i, o + j) = static_cast<T>(value);
-    });
+    if (bias.data() != nullptr) {
+      tile::for_each(team, height, width, [&](int i, int j) { sums(i, j) += bias(o + j); });
+      team.team_barrier();
+    }
+    tile::load(team, height, width, sums,
+               tile::Matrix<T>{&out(row, t, o), static_cast<std::int64_t>(out.stride(1)),
+                               static_cast<std::int64_t>(out.stride(2))});
   }
 };
 
@@ -145,8 +140,8 @@ void multiply_by_tiles(const Exec& exec, const std::string& label, const Project
   const Product product(arguments, fold);
   const auto league = static_cast<int>(std::min(product.items(), impl::largest_league));
   Kokkos::parallel_for(label,
-                       typename Product::Policy(exec, league, Product::team_size)
-                           .set_scratch_size(Product::level, Kokkos::PerTeam(Product::scratch_bytes())),
+                       typename Product::Policy(exec, league, impl::tile_team_size<Exec>)
+                           .set_scratch_size(Product::Tile::level(), Kokkos::PerTeam(Product::Tile::bytes())),
                        product);
 }
 

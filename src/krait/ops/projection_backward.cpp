@@ -50,11 +50,7 @@ template <Scalar T, class Exec>
 struct WeightProduct {
   using A = accumulator_t<T>;
   using Policy = Kokkos::TeamPolicy<Exec>;
-  static constexpr bool on_host = impl::is_host_execution<Exec>;
-  static constexpr int level = impl::tile_scratch_level<Exec>;
-  static constexpr int rows = on_host ? 128 : 32;    ///< outputs
-  static constexpr int columns = on_host ? 64 : 32;  ///< inputs
-  static constexpr int depth = on_host ? 128 : 32;   ///< tokens
+  using Tile = impl::ProductTile<A, Exec>;  ///< rows: outputs, columns: inputs, depth: tokens
 
   Tensor<const T***, Exec> in;
   Tensor<const T***, Exec> dout;
@@ -71,45 +67,43 @@ struct WeightProduct {
         dweight(arguments.dweight),
         blocks(blocks_),
         partials(partials_),
-        tiles_down((static_cast<std::int64_t>(dweight.extent(0)) + rows - 1) / rows),
-        tiles_across((static_cast<std::int64_t>(dweight.extent(1)) + columns - 1) / columns) {}
+        tiles_down((static_cast<std::int64_t>(dweight.extent(0)) + Tile::rows - 1) / Tile::rows),
+        tiles_across((static_cast<std::int64_t>(dweight.extent(1)) + Tile::columns - 1) / Tile::columns) {}
 
   [[nodiscard]] KOKKOS_FUNCTION std::int64_t items() const { return blocks.count * tiles_down * tiles_across; }
-  [[nodiscard]] static KOKKOS_FUNCTION constexpr std::size_t scratch_bytes() {
-    return sizeof(A) * (depth * rows + depth * columns + rows * columns) + 8;
-  }
 
   KOKKOS_FUNCTION void operator()(const typename Policy::member_type& team) const {
-    const int scratch = level;  // Kokkos takes it by reference, and a constant of the class has no address on a device
-    auto* memory = static_cast<A*>(team.team_scratch(scratch).get_shmem(scratch_bytes() - 8));
-    const tile::Matrix<A> left{memory, rows, 1};
-    const tile::Matrix<A> right{memory + depth * rows, columns, 1};
-    const tile::Matrix<A> sums{memory + depth * rows + depth * columns, columns, 1};
+    const Tile factors(team);
     for (std::int64_t item = team.league_rank(); item < items(); item += team.league_size()) {
-      const std::int64_t i = item % tiles_across * columns;
-      const std::int64_t o = item / tiles_across % tiles_down * rows;
-      sum_of_tile(team, item / tiles_across / tiles_down, o, i, left, right, sums);
+      const std::int64_t i = item % tiles_across * Tile::columns;
+      const std::int64_t o = item / tiles_across % tiles_down * Tile::rows;
+      sum_of_tile(team, item / tiles_across / tiles_down, o, i, factors);
       team.team_barrier();
     }
   }
 
  private:
   KOKKOS_FUNCTION void sum_of_tile(const typename Policy::member_type& team, std::int64_t block, std::int64_t o,
-                                   std::int64_t i, tile::Matrix<A> left, tile::Matrix<A> right,
-                                   tile::Matrix<A> sums) const {
+                                   std::int64_t i, const Tile& factors) const {
     const auto outputs = static_cast<std::int64_t>(dweight.extent(0));
     const auto inputs = static_cast<std::int64_t>(dweight.extent(1));
-    const int height = static_cast<int>(outputs - o < rows ? outputs - o : rows);
-    const int width = static_cast<int>(inputs - i < columns ? inputs - i : columns);
+    const int height = static_cast<int>(outputs - o < Tile::rows ? outputs - o : Tile::rows);
+    const int width = static_cast<int>(inputs - i < Tile::columns ? inputs - i : Tile::columns);
+    const tile::Matrix<A> sums = factors.sums();
     tile::fill(team, height, width, A(0), sums);
     const auto length = static_cast<std::int64_t>(in.extent(1));
-    for_each_stretch(blocks.begin(block), blocks.end(block), length, depth,
+    for_each_stretch(blocks.begin(block), blocks.end(block), length, Tile::depth,
                      [&](std::int64_t row, std::int64_t t, std::int64_t stretch) {
                        const int count = static_cast<int>(stretch);
-                       tile::load(team, count, height, tokens_of(dout, row, t, o), left);
-                       tile::load(team, count, width, tokens_of(in, row, t, i), right);
+                       tile::load(team, count, height, tokens_of(dout, row, t, o), factors.left_columns());
+                       Tile::for_each_panel(width, [&](int column, int columns) {
+                         tile::load(team, count, columns, tokens_of(in, row, t, i + column), factors.right(column));
+                       });
                        team.team_barrier();
-                       tile::gemm(team, height, width, count, left.transposed(), right, A(1), sums);
+                       Tile::for_each_panel(width, [&](int column, int columns) {
+                         tile::gemm(team, height, columns, count, factors.left_columns().transposed(),
+                                    factors.right(column), A(1), sums.from(0, column));
+                       });
                        team.team_barrier();
                      });
     if (blocks.count == 1) {
@@ -208,7 +202,7 @@ void weight_gradient_by_tiles(const Exec& exec, const std::string& label,
   const auto league = static_cast<int>(std::min(product.items(), impl::largest_league));
   Kokkos::parallel_for(label,
                        typename Product::Policy(exec, league, impl::tile_team_size<Exec>)
-                           .set_scratch_size(Product::level, Kokkos::PerTeam(Product::scratch_bytes())),
+                           .set_scratch_size(Product::Tile::level(), Kokkos::PerTeam(Product::Tile::bytes())),
                        product);
   if (sums.weight_blocks.count > 1)
     impl::add_partial_sums<A, Exec>(exec, label + "::sum", sums.weight, sums.weight_blocks, 0,

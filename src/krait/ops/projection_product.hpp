@@ -5,6 +5,7 @@
 /// What the forward and the backward of a projection share: the product itself, and tensors seen as matrices.
 
 #include <Kokkos_Core.hpp>
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <type_traits>
@@ -15,6 +16,7 @@
 #include <krait/core/tensor.hpp>
 #include <krait/ops/projection.hpp>
 #include <krait/ops/projection_kokkos_kernels.hpp>
+#include <krait/tile/tile.hpp>
 
 namespace krait::impl {
 
@@ -80,5 +82,51 @@ void multiply(const Exec& exec, const std::string& label, const ProjectionArgume
 template <class Exec>
 inline constexpr int tile_team_size = is_host_execution<Exec> ? 1 : 128;
 inline constexpr std::int64_t largest_league = std::int64_t{1} << 20;
+
+/// What a team of the tile products has in scratch memory: blocks of the two factors, in the type of the sums, and the
+/// tile of sums. On a host they fit into half a megabyte of cache together, and each element that is loaded meets more
+/// than a hundred others. The right factor lies in panels of four vectors at most: one of them and some rows of the
+/// left factor fit into 48 KiB.
+template <class A, class Exec>
+struct ProductTile {
+  static constexpr bool on_host = is_host_execution<Exec>;
+  static constexpr int rows = on_host ? 192 : 32;
+  static constexpr int columns = on_host ? 128 : 32;
+  static constexpr int depth = on_host ? 128 : 32;
+  static constexpr int panel = on_host ? 256 / static_cast<int>(sizeof(A)) : columns;
+
+  A* memory;
+
+  /// Elements, and one more for the alignment.
+  [[nodiscard]] static KOKKOS_FUNCTION constexpr std::size_t bytes() {
+    return sizeof(A) * (rows * depth + depth * columns + rows * columns) + alignment;
+  }
+
+  template <class Member>
+  KOKKOS_INLINE_FUNCTION explicit ProductTile(const Member& team)
+      : memory(static_cast<A*>(team.team_scratch(level()).get_shmem_aligned(bytes() - alignment, alignment))) {}
+
+  /// rows x depth elements, or their transpose
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION tile::Matrix<A> left() const { return {memory, depth, 1}; }
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION tile::Matrix<A> left_columns() const { return {memory, rows, 1}; }
+  /// depth x panel elements, the columns from `column` on
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION tile::Matrix<A> right(int column) const {
+    return {memory + rows * depth + column * depth, panel, 1};
+  }
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION tile::Matrix<A> sums() const {
+    return {memory + rows * depth + depth * columns, columns, 1};
+  }
+
+  /// body(column, count) for the panels of `width` columns
+  template <class Body>
+  static KOKKOS_INLINE_FUNCTION void for_each_panel(int width, const Body& body) {
+    for (int column = 0; column < width; column += panel) body(column, width - column < panel ? width - column : panel);
+  }
+
+  [[nodiscard]] static KOKKOS_FUNCTION constexpr int level() { return tile_scratch_level<Exec>; }
+
+ private:
+  static constexpr std::size_t alignment = 64;
+};
 
 }  // namespace krait::impl

@@ -10,6 +10,7 @@
 #include <krait/core/config.hpp>
 #include <krait/core/kokkos_shims.hpp>
 #include <krait/tile/generic/gemm.hpp>
+#include <krait/tile/host_parts.hpp>
 #include <krait/tile/matrix.hpp>
 #if defined(KRAIT_ENABLE_HIGHWAY)
 #include <krait/tile/host/gemm.hpp>
@@ -25,15 +26,12 @@ template <class VA, class VB, class VC>
 inline constexpr bool has_gemm = std::is_same_v<std::remove_const_t<VA>, VC> &&
                                  std::is_same_v<std::remove_const_t<VB>, VC> && std::is_floating_point_v<VC>;
 
-/// By a team: each thread takes a few rows at a time, or all where it is alone.
+/// By a team: each thread takes rows.
 template <class Member, class V>
 void gemm(const Member& team, const GemmCall<V>& call) {
-  const int most = team.team_size() == 1 ? call.rows : 12;
-  const int parts = most == 0 ? 0 : (call.rows + most - 1) / most;
-  Kokkos::parallel_for(Kokkos::TeamThreadRange(team, parts), [&](int part) {
-    const int first = part * most;
+  for_parts(team, call.rows, [&](int first, int count) {
     GemmCall<V> own = call;
-    own.rows = call.rows - first < most ? call.rows - first : most;
+    own.rows = count;
     own.a += first * call.a_row;
     own.c += first * call.c_row;
     gemm(own);

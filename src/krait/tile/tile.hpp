@@ -15,6 +15,7 @@
 #include <krait/tile/generic/elementwise.hpp>
 #include <krait/tile/generic/scan_chunk.hpp>
 #include <krait/tile/generic/vector_math.hpp>
+#include <krait/tile/load.hpp>
 #include <krait/tile/matrix.hpp>
 #include <krait/tile/scan_chunk.hpp>
 #if defined(KRAIT_ENABLE_HIGHWAY)
@@ -29,7 +30,6 @@ using generic::decay;
 using generic::decay_weights;
 using generic::fill;
 using generic::for_each;
-using generic::load;
 using generic::row_dots;
 using generic::scale_rows;
 using generic::sigmoid;

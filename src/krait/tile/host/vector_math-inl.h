@@ -90,10 +90,10 @@ HWY_INLINE auto float16_bits(D d, hn::Vec<D> v) {
 /// \}
 
 /// Elements [i, i + Lanes(D)) of rows, or only the first `count` of them at the end of a row.
-template <class Accumulator, bool Whole>
+template <class Accumulator, bool Whole, class Tag = hn::ScalableTag<Accumulator>>
 struct Lanes {
   using A = Accumulator;
-  using D = hn::ScalableTag<A>;
+  using D = Tag;
   using V = hn::Vec<D>;
   D d;
   std::size_t i;
