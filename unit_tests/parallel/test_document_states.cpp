@@ -117,7 +117,7 @@ TEST(DocumentStates, DocumentsShorterThanTheWindow) {
 
 /// Ranks without tokens, and documents without.
 TEST(DocumentStates, AnyLength) {
-  for (const std::int64_t length : {1, 2, 3, 4, 7, 9}) {
+  for (const std::int64_t length : {0, 1, 2, 3, 4, 7, 9}) {
     const std::vector<std::int64_t> cu = {0, 0, length / 2, length, length};
     StatesProblem<double>(for_world(2, 1), packed(2, cu)).expect_one_rank(cu);
   }

@@ -9,6 +9,7 @@
 #include <krait/reference/ssd_scan_backward.hpp>
 #include <numeric>
 #include <parallel/backward_call.hpp>
+#include <parallel/states_call.hpp>
 #include <sstream>
 #include <support/random_view.hpp>
 #include <support/view_values.hpp>
@@ -326,12 +327,45 @@ void check_problem(std::uint64_t seed, double tolerance, double gradient_toleran
   check(Strategy::local, Communicator::self(), alone, false, problem.dice.once_in(2) ? Saving::lean : Saving::full);
 }
 
+/// With states of documents, every strategy on all ranks against Local on one.
+template <Scalar T>
+void check_states(std::uint64_t seed, double tolerance) {
+  using A = accumulator_t<T>;
+  const auto world = Communicator::world(Exec());
+  Problem<T> problem(seed, world.place());
+  SCOPED_TRACE("seed " + std::to_string(seed) + ": " + problem.description());
+  const auto ids = problem.documents.seq_idx();
+  const auto initial = States<T, A>::normal(problem.config, problem.documents.documents(), seed + 2);
+  const auto dfinal = States<A, A>::normal(problem.config, problem.documents.documents(), seed + 4);
+  const auto run = [&](Strategy strategy, Saving saving, const Communicator& context, const SequenceLayout& layout) {
+    return StatesCall<T>{problem.config, strategy, saving}.run(
+        context, layout, problem.documents, problem.views,
+        make_shard<T>(layout, problem.rows, problem.config.input_width(), problem.input(ids)),
+        make_shard<T>(layout, problem.rows, problem.config.d_inner(), problem.dy(ids)), initial, dfinal);
+  };
+  const auto want = run(Strategy::local, Saving::full, Communicator::self(),
+                        SequenceLayout::contiguous(Place{}, problem.layout.length()));
+  for (const Strategy strategy : {Strategy::hidden_parallel, Strategy::state_passing}) {
+    SCOPED_TRACE(name_of(strategy));
+    const Saving saving = problem.dice.once_in(2) ? Saving::lean : Saving::full;
+    expect_states_close<T>(run(strategy, saving, world, problem.layout), want, world, problem.layout, tolerance);
+  }
+}
+
 TEST(RandomProblems, Double) {
   for (std::uint64_t seed = 1000; seed < 1060; ++seed) check_problem<double>(seed, 1e-12, 1e-12);
 }
 
 TEST(RandomProblems, Float) {
   for (std::uint64_t seed = 2000; seed < 2030; ++seed) check_problem<float>(seed, 1e-5, 2e-4);
+}
+
+TEST(RandomProblems, StatesDouble) {
+  for (std::uint64_t seed = 3000; seed < 3080; ++seed) check_states<double>(seed, 1e-12);
+}
+
+TEST(RandomProblems, StatesFloat) {
+  for (std::uint64_t seed = 4000; seed < 4030; ++seed) check_states<float>(seed, 1e-5);
 }
 
 }  // namespace

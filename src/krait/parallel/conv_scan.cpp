@@ -71,6 +71,36 @@ struct AddGradients {
   }
 };
 
+template <Scalar T, class Exec, class View>
+struct HandOn {
+  static constexpr std::size_t rank = View::rank();
+  MixedTensor<T, rank, Exec> from;
+  View to;
+  KOKKOS_FUNCTION void operator()(std::int64_t i) const {
+    std::int64_t at[rank] = {};
+    for (std::size_t r = rank; r-- > 0;) {
+      const auto extent = static_cast<std::int64_t>(to.extent(r));
+      at[r] = i % extent;
+      i /= extent;
+    }
+    if constexpr (rank == 3) {
+      to(at[0], at[1], at[2]) = from.absent() ? 0 : from(at[0], at[1], at[2]);
+    } else {
+      to(at[0], at[1], at[2], at[3]) = from.absent() ? 0 : from(at[0], at[1], at[2], at[3]);
+    }
+  }
+};
+
+/// Runs without tokens: what enters them leaves them, so gradients of initial states are those of final ones.
+template <Scalar T, class Exec, class View>
+void hand_on(const Exec& exec, const MixedTensor<T, View::rank(), Exec>& dfinal, const View& dinitial) {
+  if (is_absent(dinitial)) return;
+  Kokkos::parallel_for(
+      "krait::ConvScan::hand_on",
+      Kokkos::RangePolicy<Exec, Kokkos::IndexType<std::int64_t>>(exec, 0, static_cast<std::int64_t>(dinitial.size())),
+      HandOn<T, Exec, View>{dfinal, dinitial});
+}
+
 template <class View>
 auto slice(const View& view, std::int64_t begin, std::int64_t count) {
   const auto range = Kokkos::make_pair(begin, begin + count);
@@ -280,7 +310,9 @@ template <Scalar T, class Exec>
 void ConvScan<T, Exec>::scan_backward(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
                                       const SequenceOperatorGradients<T, Exec>& gradients,
                                       const ConvScanBackwardTensors<T, Exec>& tensors, const SequenceRuns& runs) const {
-  if (!backward_ || batch_ * length_ == 0) return;  // sums of no terms, and tensors without memory look absent
+  if (!backward_) return;
+  if (batch_ * length_ == 0)  // sums of no terms, and tensors without memory look absent
+    return hand_on<T, Exec>(exec, tensors.dfinal_states, tensors.dstates);
   const std::int64_t channels = partition_.conv_channels_local();
   const std::int64_t inner = partition_.d_inner_local();
   const std::int64_t states = partition_.group_width_local();
@@ -336,7 +368,8 @@ void ConvScan<T, Exec>::convolve_backward(const Exec& exec, const SequenceOperat
                                           const SequenceOperatorGradients<T, Exec>& gradients,
                                           const ConvScanBackwardTensors<T, Exec>& tensors,
                                           const SequenceRuns& runs) const {
-  if (!backward_ || batch_ * length_ == 0) return;
+  if (!backward_) return;
+  if (batch_ * length_ == 0) return hand_on<T, Exec>(exec, tensors.dfinal_conv_states, tensors.dconv_states);
   const std::int64_t channels = partition_.conv_channels_local();
   const std::int64_t first = partition_.heads_begin(partition_.rank());
   const bool with_bias = !is_absent(parameters.conv_bias);

@@ -53,7 +53,8 @@ struct ShardRuns::Tables {
     const SequenceRuns& runs = documents.runs();
     const std::vector<std::int64_t> own = chain.of(layout.rank());
     parts.resize(own.size() * static_cast<std::size_t>(runs.rows()));  // those of head pieces; others follow
-    if (which == PieceStates::all && !own.empty() && own.front() == 0)
+    const int first_owner = chain.owners().empty() ? 0 : chain.owners().front();
+    if (which == PieceStates::all && layout.rank() == first_owner)
       for (const Run& run : runs.host())
         if (run.begin == run.end) pieces.push_back({run.row, 0, 0, new_state({.document = run.state})});
     for (const std::int64_t number : own)

@@ -42,8 +42,8 @@ enum class PieceStates {
 
 /// The *pieces* of a rank: its segments cut where documents begin and end, as runs of local positions. The piece whose
 /// document began before the segment is its *head piece*; the one whose document goes on behind it its *tail piece*.
-/// Both may be the same. When all pieces have states, the owner of the chain's first segment also has a piece of each
-/// empty document, an empty one.
+/// Both may be the same. When all pieces have states, the owner of the chain's first segment (rank 0 if there is none)
+/// also has a piece of each empty document, an empty one.
 ///
 /// Segment j of the rank (in the chain's order) has in row b the *slot* j * rows + b, for what enters and what leaves.
 /// The slot is also the state of its head piece. The states of other pieces have the numbers from `slots` on.
