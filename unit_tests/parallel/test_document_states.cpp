@@ -123,6 +123,18 @@ TEST(DocumentStates, AnyLength) {
   }
 }
 
+/// Empty documents are with rank 0, whether it has tokens or not.
+TEST(DocumentStates, AllTokensOnTheLastRank) {
+  const auto world = Communicator::world(Exec());
+  const StatesProblem<double> problem(for_world(4, 2), packed(2, {0, 0, 5, 5, 11, 11}));
+  std::vector<std::vector<std::int64_t>> tokens(static_cast<std::size_t>(world.size()));
+  for (std::int64_t t = 0; t < 11; ++t) tokens.back().push_back(t);
+  const auto layout = SequenceLayout::explicit_tokens(world.place(), tokens);
+  for (const Way& way : shared_ways)
+    expect_states_close<double>(problem.run(problem.split(way), world, layout), problem.one_rank(), world, layout,
+                                1e-12);
+}
+
 TEST(DocumentStates, PaddingBetweenDocuments) {
   const std::vector<std::int64_t> cu = {0, 9, 9, 20, 26, 33};
   const auto documents = DocumentMap::from_cu_seqlens(cu, {7, 0, 11, 0, 2}, 33);

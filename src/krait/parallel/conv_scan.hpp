@@ -103,12 +103,11 @@ class ConvScan {
             const ConvScanTensors<T, Exec>& tensors, const SequenceRuns& runs) const;
   /// \}
 
-  /// What each of `runs` makes of the state that enters it; its own state, if it has one, has entered. After
-  /// convolve().
+  /// The map by which each of `runs` acts on what enters it; what its own state adds is part of E. After convolve().
   void summarize(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
                  const ConvScanTensors<T, Exec>& tensors, const ConvScanMaps<T, Exec>& maps,
                  const SequenceRuns& runs) const;
-  /// What each of `runs` makes of the gradient of the state that leaves it, the same way. After convolve().
+  /// The same of gradients that come from behind; what the gradient of its own final state adds is part of E.
   void summarize_backward(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
                           const ConvScanBackwardTensors<T, Exec>& tensors, const ConvScanMaps<T, Exec>& maps,
                           const SequenceRuns& runs) const;

@@ -53,8 +53,7 @@ struct ShardRuns::Tables {
     const SequenceRuns& runs = documents.runs();
     const std::vector<std::int64_t> own = chain.of(layout.rank());
     parts.resize(own.size() * static_cast<std::size_t>(runs.rows()));  // those of head pieces; others follow
-    const int first_owner = chain.owners().empty() ? 0 : chain.owners().front();
-    if (which == PieceStates::all && layout.rank() == first_owner)
+    if (which == PieceStates::all && layout.rank() == 0)
       for (const Run& run : runs.host())
         if (run.begin == run.end) pieces.push_back({run.row, 0, 0, new_state({.document = run.state})});
     for (const std::int64_t number : own)
@@ -91,15 +90,13 @@ struct ShardRuns::Tables {
         piece.state = new_state(part);
       }
       pieces.push_back(piece);
-      // A piece that is both hands on what enters; it has no state of its own to add.
-      const Run through{piece.row, piece.begin, piece.end, head && tail ? Run::no_state : piece.state};
       if (head) {
         at_begin = tail ? SegmentEnd::carries : SegmentEnd::opens;
-        heads.push_back({through, slot});
+        heads.push_back({piece, slot});
       }
       if (tail) {
         at_end = head ? SegmentEnd::carries : SegmentEnd::opens;
-        tails.push_back({through, slot});
+        tails.push_back({piece, slot});
         tail_state = piece.state;
       }
     }

@@ -42,16 +42,15 @@ enum class PieceStates {
 
 /// The *pieces* of a rank: its segments cut where documents begin and end, as runs of local positions. The piece whose
 /// document began before the segment is its *head piece*; the one whose document goes on behind it its *tail piece*.
-/// Both may be the same. When all pieces have states, the owner of the chain's first segment (rank 0 if there is none)
-/// also has a piece of each empty document, an empty one.
+/// Both may be the same. When all pieces have states, rank 0 also has an empty piece of each empty document.
 ///
 /// Segment j of the rank (in the chain's order) has in row b the *slot* j * rows + b, for what enters and what leaves.
 /// The slot is also the state of its head piece. The states of other pieces have the numbers from `slots` on.
 struct ShardRuns {
   std::int64_t slots;
   SequenceRuns pieces;                    ///< all of them, with their states or none
-  SequenceRuns heads;                     ///< head pieces; with states where the document ends here
-  SequenceRuns tails;                     ///< tail pieces; with states where the document begins here
+  SequenceRuns heads;                     ///< head pieces, with their states
+  SequenceRuns tails;                     ///< tail pieces, with their states
   std::vector<std::int64_t> head_slots;   ///< of each of `heads`
   std::vector<std::int64_t> tail_slots;   ///< of each of `tails`
   std::vector<DocumentPart> parts;        ///< of each state
