@@ -16,6 +16,7 @@
 #include <krait/core/random.hpp>
 #include <krait/layout/document_map.hpp>
 #include <krait/layout/sequence_layout.hpp>
+#include <krait/parallel/decay.hpp>
 #include <krait/parallel/sequence_operator.hpp>
 #include <string>
 #include <support/view_values.hpp>
@@ -81,9 +82,6 @@ inline double relative_rms(const std::vector<double>& got, const std::vector<dou
   }
   return error == 0 ? 0 : std::sqrt(error / norm);
 }
-
-/// How fast states decay: as layers are initialised, or so slowly that everything reaches the last token.
-enum class Decay { initialised, slow };
 
 /// Operator parameters as a layer would have them.
 template <Scalar T>

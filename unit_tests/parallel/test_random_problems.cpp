@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Problems drawn at random, the same on every rank: HiddenParallel on all ranks and Local on one rank give the numbers
 // and the gradients of the reference, whatever the extents, the layout, the documents and the options.
+#include <gtest/gtest-spi.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <krait/parallel/sequence_operator.hpp>
 #include <krait/reference/causal_conv1d_backward.hpp>
 #include <krait/reference/ssd_scan_backward.hpp>
@@ -12,6 +14,7 @@
 #include <parallel/states_call.hpp>
 #include <sstream>
 #include <support/random_view.hpp>
+#include <support/shrink.hpp>
 #include <support/view_values.hpp>
 
 namespace {
@@ -35,10 +38,32 @@ class Dice {
   std::uint64_t next_ = 0;
 };
 
+/// What is drawn is at most this. A problem that fails is drawn again within smaller limits.
+struct Limits {
+  static constexpr std::size_t count = 9;
+  static constexpr std::array<const char*, count> names = {
+      "rows", "length", "documents", "groups", "group_heads", "head_dim", "d_state", "d_conv", "chunk_size"};
+  using Sizes = std::array<std::int64_t, count>;
+  static constexpr Sizes least = {1, 0, 1, 1, 1, 1, 1, 1, 1};
+  Sizes sizes = {4, 200, 8, 4, 12, 9, 11, 16, 64};
+
+  [[nodiscard]] std::int64_t rows(std::int64_t drawn) const { return std::min(drawn, sizes[0]); }
+  [[nodiscard]] std::int64_t length(std::int64_t drawn) const { return std::min(drawn, sizes[1]); }
+  /// Places in a row where a document may end and another one begin.
+  [[nodiscard]] std::int64_t cuts(std::int64_t drawn) const { return std::min(drawn, sizes[2] - 1); }
+  [[nodiscard]] std::int64_t groups(std::int64_t drawn) const { return std::min(drawn, sizes[3]); }
+  [[nodiscard]] std::int64_t group_heads(std::int64_t drawn) const { return std::min(drawn, sizes[4]); }
+  [[nodiscard]] std::int64_t head_dim(std::int64_t drawn) const { return std::min(drawn, sizes[5]); }
+  [[nodiscard]] std::int64_t d_state(std::int64_t drawn) const { return std::min(drawn, sizes[6]); }
+  [[nodiscard]] std::int64_t d_conv(std::int64_t drawn) const { return std::min(drawn, sizes[7]); }
+  [[nodiscard]] std::int64_t chunk_size(std::int64_t drawn) const { return std::min(drawn, sizes[8]); }
+  [[nodiscard]] bool smallest_documents() const { return sizes[2] < Limits().sizes[2]; }
+};
+
 /// Boundaries of 1 to 8 documents, some of them empty.
-std::vector<std::int64_t> draw_boundaries(Dice& dice, std::int64_t length) {
+std::vector<std::int64_t> draw_boundaries(Dice& dice, const Limits& limits, std::int64_t length) {
   std::vector<std::int64_t> cu = {0, length};
-  for (std::int64_t cuts = dice(0, 7); cuts > 0; --cuts) cu.push_back(dice(0, length));
+  for (std::int64_t cuts = limits.cuts(dice(0, 7)); cuts > 0; --cuts) cu.push_back(dice(0, length));
   std::sort(cu.begin(), cu.end());
   return cu;
 }
@@ -55,7 +80,7 @@ SequenceLayout draw_explicit(Dice& dice, const Place& place, std::int64_t length
   return SequenceLayout::explicit_tokens(place, tokens);
 }
 
-SequenceLayout draw_layout(Dice& dice, const Place& place, std::int64_t length) {
+SequenceLayout draw_layout(Dice& dice, const Limits& limits, const Place& place, std::int64_t length) {
   const Policy policy = dice.once_in(3) ? Policy::tail_pad : Policy::even;
   switch (dice(0, 4)) {
     case 0:
@@ -63,7 +88,7 @@ SequenceLayout draw_layout(Dice& dice, const Place& place, std::int64_t length) 
     case 1:
       return SequenceLayout::zigzag(place, length, policy);
     case 2:
-      return SequenceLayout::zigzag_docs(place, draw_boundaries(dice, length), policy);
+      return SequenceLayout::zigzag_docs(place, draw_boundaries(dice, limits, length), policy);
     case 3:  // exact, of about this length
       return SequenceLayout::zigzag(place, length / (2 * place.size) * 2 * place.size, Policy::exact);
     default:
@@ -72,28 +97,29 @@ SequenceLayout draw_layout(Dice& dice, const Place& place, std::int64_t length) 
 }
 
 /// Ids of one row: -1 is padding; an id that comes back later is a new document.
-void draw_ids(Dice& dice, const SequenceLayout& layout, std::int32_t* ids) {
+void draw_ids(Dice& dice, const Limits& limits, const SequenceLayout& layout, std::int32_t* ids) {
   std::int32_t id = -1;
+  std::int64_t cuts = limits.smallest_documents() ? limits.cuts(layout.length()) : layout.length();
   for (const Slot& slot : layout.slots()) {
     const bool whole = layout.kind() == SequenceLayout::Kind::zigzag_docs;  // there a document is a slot
     const bool skipped = dice.once_in(6);
     const std::int64_t end = whole ? slot.begin + dice(0, slot.real) : slot.begin + slot.real;
     ++id;
     for (std::int64_t t = slot.begin; t < slot.end; ++t) {
-      if (!whole && dice.once_in(20)) id = static_cast<std::int32_t>(dice(-2, 5));
+      if (!whole && dice.once_in(20) && cuts-- > 0) id = static_cast<std::int32_t>(dice(-2, 5));
       ids[t] = t >= end || (whole && skipped) ? -1 : id;
     }
   }
 }
 
-DocumentMap draw_documents(Dice& dice, const SequenceLayout& layout, std::int64_t rows) {
+DocumentMap draw_documents(Dice& dice, const Limits& limits, const SequenceLayout& layout, std::int64_t rows) {
   const std::int64_t length = layout.length();
   const bool by_document = layout.kind() == SequenceLayout::Kind::zigzag_docs;
   const bool padded = layout.real_length() < length;
   if (rows == 1 && dice.once_in(3)) {
     if (by_document || padded)
       return DocumentMap::from_cu_seqlens(layout.padded_boundaries(), layout.real_lengths(), length);
-    const auto cu = draw_boundaries(dice, length);
+    const auto cu = draw_boundaries(dice, limits, length);
     std::vector<std::int64_t> real;
     for (std::size_t d = 1; d < cu.size(); ++d) real.push_back(dice(0, cu[d] - cu[d - 1]));
     return DocumentMap::from_cu_seqlens(cu, real, length);
@@ -102,25 +128,25 @@ DocumentMap draw_documents(Dice& dice, const SequenceLayout& layout, std::int64_
   if (!by_document && !padded && dice.once_in(2)) {
     std::vector<std::vector<std::int64_t>> cu;
     for (std::int64_t b = 0; b < rows; ++b) {
-      cu.push_back(draw_boundaries(dice, length));
+      cu.push_back(draw_boundaries(dice, limits, length));
       if (dice.once_in(3) && cu.back().size() > 2) cu.back().pop_back();  // the rest is one more document
     }
     return DocumentMap::from_cu_seqlens_per_row(cu, length);
   }
   std::vector<std::int32_t> ids(static_cast<std::size_t>(rows * length));
-  for (std::int64_t b = 0; b < rows; ++b) draw_ids(dice, layout, ids.data() + b * length);
+  for (std::int64_t b = 0; b < rows; ++b) draw_ids(dice, limits, layout, ids.data() + b * length);
   return DocumentMap::from_seq_idx(ids, rows, length);
 }
 
-SequenceOperatorConfig draw_config(Dice& dice, int ranks) {
+SequenceOperatorConfig draw_config(Dice& dice, const Limits& limits, int ranks) {
   SequenceOperatorConfig config;
-  config.groups = dice(1, 4);
-  config.heads = config.groups * dice(1, 12 / config.groups);
-  if (dice.once_in(3)) config.heads = config.groups * ranks;
-  config.head_dim = dice(1, 9);
-  config.d_state = dice.once_in(4) ? 1 : dice(2, 11);
-  config.d_conv = dice.once_in(2) ? dice(1, 4) : dice(5, 16);
-  config.chunk_size = dice(1, 64);
+  config.groups = limits.groups(dice(1, 4));
+  config.heads = config.groups * limits.group_heads(dice(1, 12 / config.groups));
+  if (dice.once_in(3)) config.heads = config.groups * limits.group_heads(ranks);
+  config.head_dim = limits.head_dim(dice(1, 9));
+  config.d_state = limits.d_state(dice.once_in(4) ? 1 : dice(2, 11));
+  config.d_conv = limits.d_conv(dice.once_in(2) ? dice(1, 4) : dice(5, 16));
+  config.chunk_size = limits.chunk_size(dice(1, 64));
   config.activation = dice.once_in(4) ? Activation::none : Activation::silu;
   if (dice.once_in(3)) {
     config.dt_limit = {0.003, 0.03};
@@ -144,12 +170,13 @@ struct Problem {
   Array<accumulator_t<T>**> D_per_channel;
   SequenceOperatorParameters<T, Exec> views;
 
-  Problem(std::uint64_t seed, const Place& place)
+  Problem(std::uint64_t seed, const Place& place, const Limits& limits)
       : dice(seed),
-        config(draw_config(dice, place.size)),
-        rows(dice(1, 4)),
-        layout(draw_layout(dice, place, dice.once_in(4) ? dice(0, 2 * place.size) : dice(0, 200))),
-        documents(draw_documents(dice, layout, rows)),
+        config(draw_config(dice, limits, place.size)),
+        rows(limits.rows(dice(1, 4))),
+        layout(
+            draw_layout(dice, limits, place, limits.length(dice.once_in(4) ? dice(0, 2 * place.size) : dice(0, 200)))),
+        documents(draw_documents(dice, limits, layout, rows)),
         parameters(config, dice.once_in(2) ? Decay::slow : Decay::initialised),
         D_per_channel("krait::test::D_per_channel", static_cast<std::size_t>(config.heads),
                       static_cast<std::size_t>(config.head_dim)),
@@ -291,11 +318,9 @@ struct Problem {
   }
 };
 
+/// Every strategy against the reference.
 template <Scalar T>
-void check_problem(std::uint64_t seed, double tolerance, double gradient_tolerance) {
-  const auto world = Communicator::world(Exec());
-  Problem<T> problem(seed, world.place());
-  SCOPED_TRACE("seed " + std::to_string(seed) + ": " + problem.description());
+void expect_solved(Problem<T>& problem, const Communicator& world, double tolerance, double gradient_tolerance) {
   const auto ids = problem.documents.seq_idx();
   const auto reference = problem.reference(ids);
   const auto whole = [&problem](const std::vector<double>& values, std::int64_t width) {
@@ -329,11 +354,8 @@ void check_problem(std::uint64_t seed, double tolerance, double gradient_toleran
 
 /// With states of documents, every strategy on all ranks against Local on one.
 template <Scalar T>
-void check_states(std::uint64_t seed, double tolerance) {
+void expect_states_solved(std::uint64_t seed, Problem<T>& problem, const Communicator& world, double tolerance) {
   using A = accumulator_t<T>;
-  const auto world = Communicator::world(Exec());
-  Problem<T> problem(seed, world.place());
-  SCOPED_TRACE("seed " + std::to_string(seed) + ": " + problem.description());
   const auto ids = problem.documents.seq_idx();
   const auto initial = States<T, A>::normal(problem.config, problem.documents.documents(), seed + 2);
   const auto dfinal = States<A, A>::normal(problem.config, problem.documents.documents(), seed + 4);
@@ -352,6 +374,65 @@ void check_states(std::uint64_t seed, double tolerance) {
   }
 }
 
+/// True on all ranks when it is on one.
+bool on_any_rank(const Communicator& world, bool here) {
+  const Array<std::int32_t*> flag("krait::test::flag", 1);
+  Kokkos::deep_copy(flag, here ? 1 : 0);
+  comm::all_reduce(Exec(), world, flag, flag, Reduction::max).wait();
+  return values_of(flag)[0] != 0;
+}
+
+/// What `expect` expected in vain on this rank; not yet a failure of the test.
+template <class Expect>
+std::string complaints(const Expect& expect) {
+  testing::TestPartResultArray results;
+  {
+    const testing::ScopedFakeTestPartResultReporter keep(&results);
+    expect();
+  }
+  std::string all;
+  for (int i = 0; i < results.size(); ++i) {
+    if (results.GetTestPartResult(i).failed()) all += results.GetTestPartResult(i).message() + std::string("\n");
+  }
+  return all;
+}
+
+/// Draws a problem, and if it is not solved looks for the smallest limits within which this seed's problem still is
+/// not: those are reported.
+template <Scalar T, class Expect>
+void check(std::uint64_t seed, const Expect& expect, const Limits& limits = {}) {
+  const auto world = Communicator::world(Exec());
+  std::string report;  // of the last problem that failed somewhere
+  const auto fails = [&](const Limits::Sizes& sizes) {
+    Problem<T> problem(seed, world.place(), Limits{sizes});
+    const std::string wrong = complaints([&] { expect(problem, world); });
+    if (!on_any_rank(world, !wrong.empty())) return false;
+    report = problem.description() + '\n' + (wrong.empty() ? "nothing is wrong on this rank" : wrong);
+    return true;
+  };
+  if (!fails(limits.sizes)) return;
+  const Limits::Sizes smallest = shrink(limits.sizes, Limits::least, fails);
+  std::ostringstream line;
+  line << "seed " << seed << ", limits {";
+  for (std::size_t i = 0; i < Limits::count; ++i)
+    line << (i == 0 ? "" : ", ") << smallest[i] << " /* " << Limits::names[i] << " */";
+  ADD_FAILURE() << line.str() << "}, " << world.size() << " ranks: " << report;
+}
+
+template <Scalar T>
+void check_problem(std::uint64_t seed, double tolerance, double gradient_tolerance) {
+  check<T>(seed, [&](Problem<T>& problem, const Communicator& world) {
+    expect_solved(problem, world, tolerance, gradient_tolerance);
+  });
+}
+
+template <Scalar T>
+void check_states(std::uint64_t seed, double tolerance) {
+  check<T>(seed, [&](Problem<T>& problem, const Communicator& world) {
+    expect_states_solved(seed, problem, world, tolerance);
+  });
+}
+
 TEST(RandomProblems, Double) {
   for (std::uint64_t seed = 1000; seed < 1060; ++seed) check_problem<double>(seed, 1e-12, 1e-12);
 }
@@ -366,6 +447,73 @@ TEST(RandomProblems, StatesDouble) {
 
 TEST(RandomProblems, StatesFloat) {
   for (std::uint64_t seed = 4000; seed < 4030; ++seed) check_states<float>(seed, 1e-5);
+}
+
+TEST(RandomProblems, FailuresAreReportedAsSmallAsTheyStillFail) {
+  // Wrong on the last rank only, from 20 tokens and 2 rows on.
+  const auto large = [](Problem<double>& problem, const Communicator& world) {
+    if (world.rank() == world.size() - 1) {
+      EXPECT_FALSE(problem.layout.length() >= 20 && problem.rows >= 2) << "too large";
+    }
+  };
+  std::string reported;
+  for (std::uint64_t seed = 1; reported.empty(); ++seed) reported = complaints([&] { check<double>(seed, large); });
+  EXPECT_NE(reported.find("limits {2 /* rows */, "), std::string::npos) << reported;
+  EXPECT_NE(reported.find(" 1 /* documents */, 1 /* groups */, 1 /* group_heads */, 1 /* head_dim */"),
+            std::string::npos)
+      << reported;
+  const auto world = Communicator::world(Exec());
+  EXPECT_EQ(reported.find("too large") != std::string::npos, world.rank() == world.size() - 1);
+}
+
+TEST(RandomProblems, LimitsHold) {
+  for (std::uint64_t seed = 1000; seed < 1060; ++seed) {
+    const Problem<double> problem(seed, Place{0, 3}, Limits{{2, 9, 1, 2, 2, 3, 4, 2, 5}});
+    EXPECT_LE(problem.rows, 2);
+    EXPECT_LE(problem.layout.real_length(), 9);
+    // A row's padding may be one more, behind or between.
+    EXPECT_LE(problem.documents.documents(), 2 * problem.rows);
+    EXPECT_LE(problem.config.groups, 2);
+    EXPECT_LE(problem.config.heads, 4);
+    EXPECT_LE(problem.config.head_dim, 3);
+    EXPECT_LE(problem.config.d_state, 4);
+    EXPECT_LE(problem.config.d_conv, 2);
+    EXPECT_LE(problem.config.chunk_size, 5);
+  }
+}
+
+// ---- the search for the smallest failure ----
+
+using Pair = std::array<std::int64_t, 2>;
+
+TEST(Shrink, FindsTheSmallest) {
+  EXPECT_EQ(shrink<2>({200, 12}, {0, 1}, [](const Pair& sizes) { return sizes[0] >= 37 && sizes[1] >= 3; }),
+            (Pair{37, 3}));
+  EXPECT_EQ(shrink<2>({200, 12}, {0, 1}, [](const Pair&) { return true; }), (Pair{0, 1}));
+  EXPECT_EQ(shrink<2>({200, 12}, {0, 1}, [](const Pair&) { return false; }), (Pair{200, 12}));
+}
+
+TEST(Shrink, TheResultFailsAlsoWhereFailuresHaveGaps) {
+  const auto odd = [](const Pair& sizes) { return sizes[0] % 2 == 1 && sizes[0] * sizes[1] > 20; };
+  const Pair found = shrink<2>({199, 12}, {0, 1}, odd);
+  EXPECT_TRUE(odd(found));
+  EXPECT_LT(found[0] * found[1], 199);
+}
+
+TEST(Shrink, AsksTheSameEveryTimeAndNoLongerThanAllowed) {
+  const auto asked = [](int attempts) {
+    std::vector<Pair> all;
+    shrink<2>(
+        {200, 12}, {0, 1},
+        [&all](const Pair& sizes) {
+          all.push_back(sizes);
+          return sizes[0] + sizes[1] > 50;
+        },
+        attempts);
+    return all;
+  };
+  EXPECT_EQ(asked(300), asked(300));
+  EXPECT_EQ(asked(5).size(), 5);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <krait/comm/reductions.hpp>
 #include <krait/core/error.hpp>
 #include <krait/parallel/state_passing.hpp>
 #include <parallel/compare.hpp>
@@ -82,6 +83,50 @@ TEST(StatePassingBackward, AnyLength) {
     for (const StateExchange exchange : exchanges)
       compare_backward_with_one_rank<double>(Strategy::state_passing, odd(3, 1, exchange), 2, length,
                                              {0, length / 2, length}, Decay::slow);
+}
+
+/// Bytes that the rank which sends most sends in a forward of one row, in bfloat16, of a layer of Nemotron-H-8B.
+double counted_bytes(const Communicator& world, Strategy strategy, StateExchange exchange,
+                     const SequenceLayout& layout) {
+  const SequenceOperatorConfig config{
+      .heads = 128, .head_dim = 64, .groups = 8, .d_state = 128, .state_exchange = exchange};
+  const OperatorParameters<bfloat16> parameters(config, Decay::initialised);
+  const auto documents = DocumentMap::whole_rows(1, layout.length());
+  const auto op = make_sequence_operator<bfloat16>(strategy, config);
+  const auto call = [&] { (void)Call<bfloat16>{config, strategy}.run(*op, world, layout, documents, parameters); };
+  call();  // also agrees on the layout
+  const std::int64_t before = world.counters().total().bytes_sent;
+  call();
+  const Array<std::int64_t*> most("krait::test::most", 1);
+  Kokkos::deep_copy(most, world.counters().total().bytes_sent - before);
+  comm::all_reduce(Exec(), world, most, most, Reduction::max).wait();
+  return values_of(most)[0];
+}
+
+TEST(StatePassing, SendsLittleBesideTheTokens) {
+  const auto world = Communicator::world(Exec());
+  if (world.size() != 8) GTEST_SKIP() << "volumes of 8 ranks";
+  // Rows of 32768 tokens from short ones: bytes of tokens are proportional to the length, those of states do not know
+  // it.
+  constexpr std::int64_t length = 64;
+  constexpr std::int64_t full_length = 32768;
+  const auto contiguous = SequenceLayout::contiguous(world, length);
+  const auto zigzag = SequenceLayout::zigzag(world, length);
+  const auto of_states = [&](StateExchange exchange, const SequenceLayout& layout) {
+    return counted_bytes(world, Strategy::state_passing, exchange, layout);
+  };
+  const auto of_tokens = [&](const SequenceLayout& layout) {
+    return counted_bytes(world, Strategy::hidden_parallel, StateExchange::automatic, layout);
+  };
+  EXPECT_EQ(of_tokens(SequenceLayout::contiguous(world, 2 * length)), 2 * of_tokens(contiguous));
+  EXPECT_EQ(of_states(StateExchange::chain, SequenceLayout::contiguous(world, 2 * length)),
+            of_states(StateExchange::chain, contiguous));
+  const double tokens = of_tokens(contiguous) * static_cast<double>(full_length) / static_cast<double>(length);
+  EXPECT_EQ(tokens, static_cast<double>(full_length) / length * of_tokens(zigzag));
+  EXPECT_LE(of_states(StateExchange::doubling, zigzag), tokens / 4);
+  EXPECT_LE(of_states(StateExchange::all_gather, contiguous), tokens / 4);
+  EXPECT_LE(of_states(StateExchange::doubling, contiguous), tokens / 10);
+  EXPECT_LE(of_states(StateExchange::chain, contiguous), tokens / 30);
 }
 
 }  // namespace
