@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "common/option_parser.hpp"
+#include "krait_plan/machine_file.hpp"
 
 namespace plan {
 namespace {
@@ -15,7 +16,9 @@ using command_line::choice;
 using command_line::number;
 using command_line::numbers;
 using command_line::OptionParser;
+using command_line::path;
 using command_line::real;
+using krait::Machine;
 using krait::SequenceOperatorConfig;
 
 constexpr std::int64_t most_ranks = 1 << 16;
@@ -37,7 +40,37 @@ OptionParser::Setter preset(std::string& target) {
   return choice<std::string>(target, names);
 }
 
+void scale(Machine& machine, double factor, std::initializer_list<double Machine::*> members) {
+  for (const auto member : members) machine.*member *= factor;
+}
+
 }  // namespace
+
+const char* name_of(LayoutKind layout) {
+  switch (layout) {
+    case LayoutKind::contiguous:
+      return "contiguous";
+    case LayoutKind::zigzag:
+      return "zigzag";
+    default:
+      return "zigzag_docs";
+  }
+}
+
+std::string Options::shape_name() const {
+  const SequenceOperatorConfig& known = presets().at(preset);
+  if (known.heads == config.heads && known.head_dim == config.head_dim && known.groups == config.groups &&
+      known.d_state == config.d_state)
+    return preset;
+  return std::to_string(config.heads) + " heads of " + std::to_string(config.head_dim) + ", " +
+         std::to_string(config.groups) + " groups, d_state " + std::to_string(config.d_state);
+}
+
+std::vector<std::int64_t> Options::document_lengths(std::int64_t tokens) const {
+  std::vector<std::int64_t> lengths(static_cast<std::size_t>(documents), tokens / documents);
+  for (std::int64_t d = 0; d < tokens % documents; ++d) ++lengths[static_cast<std::size_t>(d)];
+  return lengths;
+}
 
 krait::Workload Options::workload(int rank_count, std::int64_t tokens) const {
   krait::Workload result;
@@ -49,17 +82,14 @@ krait::Workload Options::workload(int rank_count, std::int64_t tokens) const {
     case LayoutKind::zigzag:
       result.sharding = krait::Sharding::zigzag(rank_count, tokens);
       break;
-    case LayoutKind::zigzag_docs: {
-      std::vector<std::int64_t> lengths(static_cast<std::size_t>(documents), tokens / documents);
-      for (std::int64_t d = 0; d < tokens % documents; ++d) ++lengths[static_cast<std::size_t>(d)];
-      result.sharding = krait::Sharding::zigzag_docs(rank_count, lengths);
-    }
+    case LayoutKind::zigzag_docs:
+      result.sharding = krait::Sharding::zigzag_docs(rank_count, document_lengths(tokens));
   }
   result.batch = batch;
   result.scalar_bytes = scalar_bytes;
   result.threads = threads;
   result.backward = backward;
-  result.summary_visits = summary_visits;
+  result.decay = decay;
   return result;
 }
 
@@ -87,14 +117,37 @@ Options parse_options(int argc, const char* const* argv) {
   parser.add("--scalar", choice<std::int64_t>(options.scalar_bytes, {{"float", 4}, {"bf16", 2}}));
   parser.add("--threads", number(options.threads, 1, most));
   parser.add_flag("--backward", [&options] { options.backward = true; });
-  parser.add("--summary-visits", real(options.summary_visits, 0, 1, /*least_too=*/true));
-  parser.add("--flops", real(options.machine.scan_flops, 0, fastest));
-  parser.add("--memory-bandwidth", real(options.machine.memory_bandwidth, 0, fastest));
-  parser.add("--bandwidth", real(options.machine.network_bandwidth, 0, fastest));
-  parser.add("--latency", real(options.machine.latency, 0, fastest));
+  parser.add("--decay", choice<krait::Decay>(
+                            options.decay, {{"initialised", krait::Decay::initialised}, {"slow", krait::Decay::slow}}));
+  std::string machine_file;
+  double flops = 0;
+  double memory_bandwidth = 0;
+  double bandwidth = 0;
+  double latency = 0;
+  parser.add("--machine", path(machine_file));
+  parser.add("--flops", real(flops, 0, fastest));
+  parser.add("--memory-bandwidth", real(memory_bandwidth, 0, fastest));
+  parser.add("--bandwidth", real(bandwidth, 0, fastest));
+  parser.add("--latency", real(latency, 0, fastest));
   parser.add_flag("--json", [&options] { options.json = true; });
-  parser.add_flag("--help", [&options] { options.help = true; });
+  for (const auto& [name, task] : {std::pair("--calibrate", Task::calibrate),
+                                   {"--check", Task::check},
+                                   {"--check-grid", Task::check_grid},
+                                   {"--help", Task::help}})
+    parser.add_flag(name, [&options, task = task] { options.task = task; });
   parser.parse(argc, argv);
+
+  Machine& machine = options.machine;
+  if (!machine_file.empty()) machine = read_machine(machine_file);
+  // What is not asked for one by one keeps its proportion.
+  if (flops > 0)
+    scale(machine, flops / machine.scan_flops,
+          {&Machine::scan_flops, &Machine::scan_backward_flops, &Machine::summary_flops});
+  if (memory_bandwidth > 0)
+    scale(machine, memory_bandwidth / machine.memory_bandwidth,
+          {&Machine::memory_bandwidth, &Machine::conv_bandwidth, &Machine::conv_backward_bandwidth});
+  if (bandwidth > 0) machine.network_bandwidth = bandwidth;
+  if (latency > 0) machine.latency = latency;
 
   options.config = presets().at(options.preset);
   const auto take = [&](std::int64_t SequenceOperatorConfig::* member) {
@@ -120,6 +173,7 @@ std::string help_text() {
   return "krait-plan: which strategy suits a Mamba-2 layer that is split over ranks, predicted from its shape\n"
          "\n"
          "usage: krait-plan [options]\n"
+         "       mpirun -n RANKS krait-plan --check [options]\n"
          "\n"
          "the layer\n"
          "  --preset NAME            " +
@@ -136,13 +190,22 @@ std::string help_text() {
          "  --documents N            equal documents of a zigzag_docs row (16)\n"
          "  --scalar TYPE            float or bf16 (bf16); states are float\n"
          "  --backward               a forward and its backward, instead of a forward\n"
-         "  --summary-visits X       part of its tokens that a segment's summary visits, 0 to 1 (0.2)\n"
+         "  --decay KIND             of states: initialised, as a layer begins to be trained; slow, so that every\n"
+         "                           token reaches the end of its segment (initialised)\n"
          "the machine, one rank of it\n"
          "  --threads N              threads among which the scan shares rows and heads (1)\n"
-         "  --flops X                operations per second of the scan (5e11)\n"
-         "  --memory-bandwidth X     bytes per second of a copy, read and written ones (5e10)\n"
+         "  --machine FILE           as --calibrate prints it; the options below come on top\n"
+         "  --flops X                operations per second of the scan; of backward and summary in proportion (5e11)\n"
+         "  --memory-bandwidth X     bytes per second of a copy, read and written ones; of the convolution in\n"
+         "                           proportion (5e10)\n"
          "  --bandwidth X            bytes per second sent (1e10)\n"
          "  --latency X              seconds that a message costs (5e-6)\n"
+         "runs on this machine, under mpirun, in float\n"
+         "  --calibrate              measure the machine and print it, for --machine\n"
+         "  --check                  measure the machine, then the layer and the work that the other options "
+         "describe,\n"
+         "                           with every strategy, beside what is predicted for this many ranks\n"
+         "  --check-grid             the same of a list of cases, with 2 ranks, 3, 4, 8 ... and all; minutes\n"
          "the answer\n"
          "  --json                   an array of objects instead of tables; strategies that cannot run are left out\n"
          "  --help                   this text\n"

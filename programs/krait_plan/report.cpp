@@ -2,11 +2,12 @@
 #include "krait_plan/report.hpp"
 
 #include <cmath>
-#include <cstdio>
 #include <iomanip>
 #include <limits>
 #include <ostream>
 #include <sstream>
+
+#include "krait_plan/text.hpp"
 
 namespace plan {
 namespace {
@@ -15,43 +16,12 @@ using krait::Choice;
 using krait::Planner;
 using krait::Prediction;
 
-template <class... Values>
-std::string text(const char* format, Values... values) {
-  char buffer[128];
-  std::snprintf(buffer, sizeof buffer, format, values...);
-  return buffer;
-}
-
-/// 12345678 as 12,345,678.
-std::string grouped(std::int64_t value) {
-  std::string digits = std::to_string(value);
-  for (auto i = static_cast<std::int64_t>(digits.size()) - 3; i > 0; i -= 3)
-    digits.insert(static_cast<std::size_t>(i), ",");
-  return digits;
-}
-
-std::string duration(double seconds) {
-  if (seconds >= 1) return text("%.3g s", seconds);
-  return seconds >= 1e-3 ? text("%.3g ms", 1e3 * seconds) : text("%.3g us", 1e6 * seconds);
-}
-
 std::string bytes(std::int64_t count) {
   static constexpr const char* units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
   auto value = static_cast<double>(count);
   std::size_t unit = 0;
   for (; value >= 1000 && unit + 1 < std::size(units); ++unit) value /= 1024;
   return text("%.3g %s", value, units[unit]);
-}
-
-const char* name_of(LayoutKind layout) {
-  switch (layout) {
-    case LayoutKind::contiguous:
-      return "contiguous";
-    case LayoutKind::zigzag:
-      return "zigzag";
-    default:
-      return "zigzag_docs";
-  }
 }
 
 Choice choose(const Options& options, int ranks, std::int64_t tokens) {

@@ -5,6 +5,7 @@
 import json
 import subprocess
 import sys
+import tempfile
 import unittest
 
 PROGRAM = sys.argv.pop()
@@ -64,6 +65,22 @@ class KraitPlan(unittest.TestCase):
     def test_options_override_the_preset(self):
         longer = self.rows("--heads", "24", "--groups", "1", "--preset", "nemotron_h_8b", "--ranks", "4")
         self.assertEqual(longer, self.rows("--preset", "mamba2_130m", "--ranks", "4"))
+
+    def test_machines_that_were_measured_are_read_back(self):
+        result = run("--calibrate", "--head-dim", "8", "--d-state", "8")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        machine = json.loads(result.stdout)
+        self.assertTrue(all(value > 0 for value in machine.values()))
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+            file.write(result.stdout)
+            file.flush()
+            self.assertNotEqual(self.rows("--machine", file.name), self.rows())
+
+    def test_one_rank_has_nothing_to_check(self):
+        for flag in ("--check", "--check-grid"):
+            result = run(flag)
+            self.assertEqual(result.returncode, 2)
+            self.assertIn("one rank, where there is nothing to choose", result.stderr)
 
     def test_bad_options(self):
         for arguments, message in [

@@ -34,6 +34,7 @@
 #include <krait/parallel/hidden_parallel.hpp>
 #include <krait/parallel/local.hpp>
 #include <krait/parallel/machine.hpp>
+#include <krait/parallel/measurement.hpp>
 #include <krait/parallel/planner.hpp>
 #include <krait/parallel/sequence_operator.hpp>
 #include <krait/parallel/state_passing.hpp>

@@ -10,10 +10,12 @@
 #include <cstdint>
 #include <krait/comm/reductions.hpp>
 #include <krait/core/error.hpp>
+#include <krait/core/random.hpp>
 #include <krait/layout/head_partition.hpp>
 #include <krait/layout/redistribution.hpp>
 #include <krait/layout/sequence_layout.hpp>
 #include <krait/parallel/hidden_parallel.hpp>
+#include <krait/parallel/measurement.hpp>
 #include <krait/parallel/planner.hpp>
 #include <krait/parallel/state_exchange.hpp>
 #include <map>
@@ -164,6 +166,22 @@ TEST(Planner, VolumesOfPublishedConfigurations) {
     const int steps = std::bit_width(static_cast<unsigned>(row.ranks - 1));
     EXPECT_NEAR(mebibytes(contiguous, "state_passing:doubling"), steps * row.chain, 0.2);
   }
+}
+
+/// The target of state passing: Nemotron-H-8B in bf16, 32768 tokens of a row, 8 ranks, against the exchange of tokens.
+void expect_small_volumes(const std::function<double(Sharding, const std::string&)>& bytes) {
+  const double hidden = bytes(Sharding::contiguous(8, 32768), "hidden_parallel");
+  const auto ratio = [&](Sharding sharding, const char* name) { return bytes(std::move(sharding), name) / hidden; };
+  EXPECT_LE(ratio(Sharding::zigzag(8, 32768), "state_passing:doubling"), 1.0 / 4);
+  EXPECT_LE(ratio(Sharding::contiguous(8, 32768), "state_passing:all_gather"), 1.0 / 4);
+  EXPECT_LE(ratio(Sharding::contiguous(8, 32768), "state_passing:doubling"), 1.0 / 10);
+  EXPECT_LE(ratio(Sharding::contiguous(8, 32768), "state_passing:chain"), 1.0 / 30);
+}
+
+TEST(Planner, StatesAreSmallBesideTokens) {
+  expect_small_volumes([](Sharding sharding, const std::string& name) {
+    return static_cast<double>(predict(workload(nemotron_h_8b, std::move(sharding)), name).bytes_sent_per_rank);
+  });
 }
 
 /// What the real exchanges of hidden-parallel send, from their counts.
@@ -379,6 +397,43 @@ TEST(Planner, MemoryOfHiddenParallelIsThatOfItsBlocks) {
   EXPECT_NEAR(static_cast<double>(predicted.memory_bytes_per_rank), static_cast<double>(expected), 3 * 128 * 4);
 }
 
+TEST(Planner, MemoryOfStatePassingIsThatOfItsBlocks) {
+  const auto config = shape(12, 8, 3, 16);
+  const auto world = krait::Communicator::world(Kokkos::DefaultExecutionSpace());
+  const std::int64_t length = 3001;
+  const std::int64_t batch = 2;
+  for (const SequenceLayout& layout :
+       {SequenceLayout::contiguous(world, length), SequenceLayout::zigzag(world, length)}) {
+    for (const StateExchange exchange : {StateExchange::all_gather, StateExchange::doubling, StateExchange::chain}) {
+      auto asked = config;
+      asked.state_exchange = exchange;
+      const auto op = krait::make_sequence_operator<float>(Strategy::state_passing, asked);
+      for (const bool backward : {false, true}) {
+        for (const krait::Saving saving : {krait::Saving::lean, krait::Saving::full}) {
+          Workload work = workload(asked, Sharding::of(layout), 4);
+          work.batch = batch;
+          work.backward = backward;
+          work.saving = saving;
+          const std::int64_t in = batch * layout.local_length() * config.input_width() * 4;
+          const std::int64_t out = batch * layout.local_length() * config.d_inner() * 4;
+          const auto forward = static_cast<std::int64_t>(op->workspace_bytes(world, layout, batch, false));
+          std::int64_t expected = in + out + forward;
+          if (backward) {
+            const auto saved = static_cast<std::int64_t>(op->saved_bytes(world, layout, batch, saving));
+            const auto space =
+                static_cast<std::int64_t>(op->backward_workspace_bytes(world, layout, batch, saving, false));
+            expected = in + out + in + saved + std::max(forward, space);
+          }
+          const Prediction predicted = predict(work, std::string("state_passing:") + name_of(exchange));
+          // What kernels keep per thread is 1.5 % here, and is not predicted; shares differ by a token.
+          EXPECT_NEAR(static_cast<double>(predicted.memory_bytes_per_rank) / static_cast<double>(expected), 1, 0.02)
+              << layout.description() << ' ' << predicted.name() << ", backward " << backward;
+        }
+      }
+    }
+  }
+}
+
 // ---- decisions ----
 
 TEST(Planner, OneRankWorksAlone) {
@@ -465,25 +520,55 @@ TEST(Planner, CostsGrowWithTheWork) {
 
 TEST(Planner, TimeOfTheScanIsItsOperationsOverTheMachine) {
   // A machine on which nothing but the scan takes time.
-  const krait::Machine machine{
-      .scan_flops = 1e12, .memory_bandwidth = 1e30, .network_bandwidth = 1e30, .latency = 1e-30};
+  const krait::Machine machine{.scan_flops = 1e12,
+                               .scan_backward_flops = 5e11,
+                               .summary_flops = 4e12,
+                               .memory_bandwidth = 1e30,
+                               .network_bandwidth = 1e30,
+                               .latency = 1e-30};
   Workload work = workload(nemotron_h_8b, Sharding::contiguous(8, 1 << 16));
   const double one = 4.0 * 128 * 64 * 128 * (1 << 16) / 8 / 1e12;
   const auto seconds = [&](const char* name) { return find(Planner(machine).predict(work), name).seconds; };
   EXPECT_NEAR(seconds("hidden_parallel") / one, 1, 1e-12);
-  work.summary_visits = 0;
-  EXPECT_NEAR(seconds("state_passing:doubling") / one, 1, 1e-12);
-  work.summary_visits = 1;
-  EXPECT_NEAR(seconds("state_passing:doubling") / one, 1.45, 1e-12);
+  work.decay = krait::Decay::slow;
+  EXPECT_NEAR(seconds("state_passing:doubling") / one, 1 + 0.25, 1e-12);
   work.backward = true;
-  EXPECT_NEAR(seconds("hidden_parallel") / one, 3.1, 1e-12);
-  EXPECT_NEAR(seconds("state_passing:doubling") / one, 4.0, 1e-12);
+  EXPECT_NEAR(seconds("hidden_parallel") / one, 3, 1e-12);
+  EXPECT_NEAR(seconds("state_passing:doubling") / one, 3 + 0.25 + 0.25, 1e-12);
   // 16 heads on 12 threads: two rounds of 12. On 64: each row in 4 segments, walked again for their summaries.
   work.backward = false;
   work.threads = 12;
   EXPECT_NEAR(seconds("hidden_parallel") / one, 24.0 / 16.0, 1e-12);
   work.threads = 64;
-  EXPECT_NEAR(seconds("hidden_parallel") / one, 1.45, 1e-12);
+  EXPECT_NEAR(seconds("hidden_parallel") / one, 1.25, 1e-12);
+}
+
+TEST(Planner, SummariesReadAsFarAsInitialisedDecaysReach) {
+  using krait::impl::InitialDecay;
+  // Of many heads drawn as a layer draws them, each with its own end.
+  const auto drawn = [](std::int64_t tokens, double reach) {
+    constexpr int heads = 100000;
+    double sum = 0;
+    for (std::uint64_t h = 0; h < heads; ++h) {
+      const double decay = InitialDecay::step(krait::uniform(1, 0, h)) * InitialDecay::rate(krait::uniform(1, 1, h));
+      sum += std::min(static_cast<double>(tokens), reach / decay + 64);
+    }
+    return sum / heads;
+  };
+  double before = 0;
+  for (std::int64_t tokens = 1; tokens < 1 << 20; tokens *= 3) {
+    const double visited = InitialDecay::visited_tokens(tokens, 128, 4);
+    EXPECT_NEAR(visited, drawn(tokens, 104), 0.02 * visited + 1e-9) << tokens;
+    EXPECT_NEAR(InitialDecay::visited_tokens(tokens, 128, 8), drawn(tokens, 746), 0.02 * visited * 8) << tokens;
+    EXPECT_LE(visited, static_cast<double>(tokens));
+    EXPECT_GE(visited, before);
+    before = visited;
+  }
+  // Slow decays visit all, so they never take less.
+  Workload work = workload(nemotron_h_8b, Sharding::zigzag(8, 1 << 18));
+  const double initialised = predict(work, "state_passing:chain").seconds;
+  work.decay = krait::Decay::slow;
+  EXPECT_GT(predict(work, "state_passing:chain").seconds, 1.05 * initialised);
 }
 
 TEST(Planner, LargestProblemsTakeMilliseconds) {
@@ -521,8 +606,6 @@ TEST(Planner, NamesWhatCannotBe) {
   EXPECT_THAT(with([](Workload& work) { work.threads = 0; }), ThrowsMessage<ConfigError>(HasSubstr("threads is 0")));
   EXPECT_THAT(with([](Workload& work) { work.scalar_bytes = 0; }),
               ThrowsMessage<ConfigError>(HasSubstr("scalar_bytes is 0")));
-  EXPECT_THAT(with([](Workload& work) { work.summary_visits = 1.5; }),
-              ThrowsMessage<ConfigError>(HasSubstr("summary_visits is 1.5")));
   EXPECT_THAT(with([](Workload& work) { work.config.heads = 0; }), ThrowsMessage<ConfigError>(HasSubstr("heads is 0")));
   EXPECT_THAT(with([](Workload& work) { work.batch = std::int64_t{1} << 45; }),
               ThrowsMessage<ConfigError>(HasSubstr("at most 2^58")));
@@ -551,15 +634,19 @@ TEST(Machine, CalibrationIsEqualOnAllRanksAndPlausible) {
   const auto world = krait::Communicator::world(exec);
   const krait::Machine machine = krait::calibrate(exec, world);
   EXPECT_NO_THROW(machine.validate());
-  EXPECT_GT(machine.scan_flops, 1e7);
-  EXPECT_GT(machine.memory_bandwidth, 1e7);
-  EXPECT_LT(machine.latency, 1);
+  for (const auto& [name, member] : krait::Machine::members()) {
+    if (member == &krait::Machine::latency) {
+      EXPECT_LT(machine.*member, 1) << name;
+    } else {
+      EXPECT_GT(machine.*member, 1e7) << name;
+    }
+  }
   if (world.size() == 1) {
     EXPECT_EQ(machine.latency, krait::Machine().latency);
     EXPECT_EQ(machine.network_bandwidth, krait::Machine().network_bandwidth);
   }
-  const std::vector<double> values{machine.scan_flops, machine.memory_bandwidth, machine.network_bandwidth,
-                                   machine.latency};
+  std::vector<double> values;
+  for (const auto& [name, member] : krait::Machine::members()) values.push_back(machine.*member);
   using Values = Kokkos::View<double*>;
   const Values here("values", values.size());
   const Values there("values", values.size());
@@ -567,6 +654,41 @@ TEST(Machine, CalibrationIsEqualOnAllRanksAndPlausible) {
   krait::comm::all_reduce(exec, world, here, there, krait::Reduction::min).wait();
   const auto least = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), there);
   for (std::size_t i = 0; i < values.size(); ++i) EXPECT_EQ(least(i), values[i]);
+}
+
+// ---- measurements ----
+
+TEST(Measurement, CountsWhatThePlannerPredicts) {
+  const Kokkos::DefaultExecutionSpace exec;
+  const auto world = krait::Communicator::world(exec);
+  auto config = shape(6, 8, 3, 16);
+  config.divisibility = Divisibility::uneven;
+  for (const bool backward : {false, true}) {
+    for (const SequenceLayout& layout : {SequenceLayout::contiguous(world, 700), SequenceLayout::zigzag(world, 700)}) {
+      krait::Workload work = krait::workload_of<float>(config, layout, 2);
+      work.backward = backward;
+      const std::vector<krait::Candidate> candidates = {{Strategy::local},
+                                                        {Strategy::hidden_parallel},
+                                                        {Strategy::state_passing, StateExchange::all_gather},
+                                                        {Strategy::state_passing, StateExchange::doubling},
+                                                        {Strategy::state_passing, StateExchange::chain}};
+      const auto measured =
+          krait::measure(exec, world, layout, krait::DocumentMap::whole_rows(2, layout.length()), work, candidates, 1);
+      ASSERT_EQ(measured.size(), candidates.size());
+      EXPECT_EQ(measured[0].name(), "one share");
+      EXPECT_EQ(measured[0].bytes_sent_per_rank, 0);
+      for (std::size_t i = 1; i < measured.size(); ++i) {
+        const Prediction predicted = predict(work, measured[i].name());
+        EXPECT_EQ(measured[i].bytes_sent_per_rank, predicted.bytes_sent_per_rank) << predicted.name();
+        EXPECT_EQ(measured[i].messages, predicted.messages) << predicted.name();
+        EXPECT_GT(measured[i].seconds, 0);
+        EXPECT_GE(measured[i].seconds_waited, 0);
+      }
+      EXPECT_THROW(
+          krait::measure(exec, world, layout, krait::DocumentMap::whole_rows(2, layout.length()), work, candidates, 0),
+          ConfigError);
+    }
+  }
 }
 
 }  // namespace

@@ -11,27 +11,31 @@
 #include <krait/core/error.hpp>
 #include <krait/core/instantiate.hpp>
 #include <krait/core/runs.hpp>
-#include <krait/ops/ssd_scan.hpp>
+#include <krait/parallel/conv_scan.hpp>
+#include <krait/parallel/trial_data.hpp>
 
 namespace krait {
 namespace {
 
-/// Seconds of one call, the best of a few after a first one that is not counted. Between ranks that call together: the
-/// number of calls is fixed.
+/// Seconds of one call: the median of a few after a first one that is not counted, each from a barrier to a barrier, so
+/// that ranks which take turns on a core count all turns. Equal on all ranks.
 template <class Exec, class Call>
 double seconds_of(const Exec& exec, const Communicator& comm, const Call& call) {
-  constexpr int calls = 5;
+  constexpr int calls = 7;
   call();
   exec.fence("krait::calibrate: warm");
-  double best = INFINITY;
+  const Kokkos::View<double*, Kokkos::HostSpace> seconds("krait::calibrate::seconds", calls);
   for (int i = 0; i < calls; ++i) {
     comm.barrier();
     const Kokkos::Timer timer;
     call();
     exec.fence("krait::calibrate: one call is done");
-    best = std::min(best, timer.seconds());
+    comm.barrier();
+    seconds(i) = timer.seconds();
   }
-  return std::max(best, 1e-9);  // a clock may stand still
+  comm::all_reduce(Kokkos::DefaultHostExecutionSpace(), comm, seconds, seconds, Reduction::max).wait();
+  std::nth_element(seconds.data(), seconds.data() + calls / 2, seconds.data() + calls);
+  return std::max(seconds(calls / 2), 1e-9);  // a clock may stand still
 }
 
 template <class V, class Exec>
@@ -43,28 +47,59 @@ Filled<V, Exec> zeros(const Exec& exec, Extents... extents) {
   return Filled<V, Exec>(Kokkos::view_alloc(exec, "krait::calibrate::data"), static_cast<std::size_t>(extents)...);
 }
 
+/// The rates of an operator's steps, on whole groups of heads, as many as keep all threads busy.
 template <class Exec>
-double seconds_per_operation(const Exec& exec, const Communicator& comm) {
-  const std::int64_t heads = std::clamp(exec.concurrency(), 8, 128);
-  const SsdScanShape shape{.batch = 1, .length = 1024, .heads = heads, .head_dim = 64, .groups = 1, .d_state = 128};
-  const SsdScanPlan<float, Exec> plan(exec, shape);
-  const auto x = zeros<float****, Exec>(exec, 1, shape.length, heads, shape.head_dim);
-  const auto dt = zeros<float***, Exec>(exec, 1, shape.length, heads);
-  const auto A = zeros<float*, Exec>(exec, heads);
-  const auto B = zeros<float****, Exec>(exec, 1, shape.length, 1, shape.d_state);
-  const auto C = zeros<float****, Exec>(exec, 1, shape.length, 1, shape.d_state);
-  const auto out = zeros<float****, Exec>(exec, 1, shape.length, heads, shape.head_dim);
-  Kokkos::deep_copy(exec, A, -1.0F);
-  SsdScanArguments<float, Exec> arguments;
-  arguments.x = x;
-  arguments.dt = dt;
-  arguments.A = A;
-  arguments.B = B;
-  arguments.C = C;
-  arguments.out = out;
-  const SequenceRuns runs = SequenceRuns::whole_rows(1, shape.length);
-  const double seconds = seconds_of(exec, comm, [&] { ssd_scan(exec, plan, arguments, runs); });
-  return seconds / (4.0 * static_cast<double>(heads * shape.head_dim * shape.d_state * shape.length));
+void time_steps(const Exec& exec, const Communicator& comm, SequenceOperatorConfig config, Machine& machine) {
+  constexpr double operations_of_call = 0x1p28;
+  const std::int64_t wanted = std::clamp<std::int64_t>(4 * exec.concurrency(), 8, 128);
+  const std::int64_t group = std::min(config.heads / config.groups, wanted);
+  config.groups = (wanted + group - 1) / group;
+  config.heads = group * config.groups;
+  const auto of_token = 4.0 * static_cast<double>(config.heads * config.head_dim * config.d_state);
+  const std::int64_t tokens = std::clamp<std::int64_t>(std::llround(operations_of_call / of_token), 512, 8192);
+
+  const impl::TrialParameters<Exec> trial(config, Decay::slow);
+  const auto parameters = trial.views();
+  const std::int64_t channels = config.conv_channels();
+  const auto activations = [&](std::int64_t columns, double scale) {
+    return impl::trial_activations(exec, 1, tokens, columns, scale);
+  };
+  const auto input = activations(config.input_width(), 0.1);
+  const auto dinput = activations(config.input_width(), 0);
+  const auto conv_out = activations(channels, 0);
+  const auto dconv_out = activations(channels, 0);
+  const auto y = activations(config.d_inner(), 0);
+  const auto dy = activations(config.d_inner(), 1);
+  const auto states = zeros<float****, Exec>(exec, 1, config.heads, config.head_dim, config.d_state);
+  const auto log_alpha = zeros<float**, Exec>(exec, 1, config.heads);
+  impl::ConvScanTensors<float, Exec> tensors;
+  tensors.input = input;
+  tensors.conv_out = conv_out;
+  tensors.out = y;
+  impl::ConvScanBackwardTensors<float, Exec> gradients;
+  gradients.input = input;
+  gradients.conv_out = conv_out;
+  gradients.dout = dy;
+  gradients.dconv_out = dconv_out;
+  gradients.dinput = dinput;
+  const impl::ConvScanMaps<float, Exec> maps = {.states = states, .log_alpha = log_alpha, .slots = {}};
+
+  const HeadPartition heads(Place{}, {config.heads, config.head_dim, config.groups, config.d_state});
+  impl::ConvScan<float, Exec> steps(exec, config, heads, 1, tokens);
+  steps.prepare_backward(exec);
+  const Kokkos::View<std::byte*, typename Exec::memory_space> scratch("krait::calibrate::scratch",
+                                                                      steps.backward_scratch_bytes());
+  gradients.scratch = scratch;
+  const SequenceRuns runs = SequenceRuns::whole_rows(1, tokens);
+  const double operations = of_token * static_cast<double>(tokens);
+  const double pass = static_cast<double>(tokens * channels) * sizeof(float);
+  const auto rate = [&](double work, const auto& call) { return work / seconds_of(exec, comm, call); };
+  machine.conv_bandwidth = rate(2 * pass, [&] { steps.convolve(exec, parameters, tensors, runs); });
+  machine.scan_flops = rate(operations, [&] { steps.scan(exec, parameters, tensors, runs); });
+  machine.summary_flops = rate(operations, [&] { steps.summarize(exec, parameters, tensors, maps, runs); });
+  machine.scan_backward_flops = rate(operations, [&] { steps.scan_backward(exec, parameters, {}, gradients, runs); });
+  machine.conv_backward_bandwidth =
+      rate(3 * pass, [&] { steps.convolve_backward(exec, parameters, {}, gradients, runs); });
 }
 
 template <class Exec>
@@ -103,35 +138,42 @@ double seconds_per_byte_sent(const Exec& exec, const Communicator& comm, double 
 
 }  // namespace
 
+const std::vector<Machine::Member>& Machine::members() {
+  static const std::vector<Member> all = {{"scan_flops", &Machine::scan_flops},
+                                          {"scan_backward_flops", &Machine::scan_backward_flops},
+                                          {"summary_flops", &Machine::summary_flops},
+                                          {"memory_bandwidth", &Machine::memory_bandwidth},
+                                          {"conv_bandwidth", &Machine::conv_bandwidth},
+                                          {"conv_backward_bandwidth", &Machine::conv_backward_bandwidth},
+                                          {"network_bandwidth", &Machine::network_bandwidth},
+                                          {"latency", &Machine::latency}};
+  return all;
+}
+
 void Machine::validate() const {
-  const auto require_positive = [](const char* name, double value) {
+  for (const auto& [name, member] : members()) {
+    const double value = this->*member;
     KRAIT_REQUIRE(ConfigError, std::isfinite(value) && value > 0, "krait::Machine: ", name, " is ", value,
                   ", expected a positive number");
-  };
-  require_positive("scan_flops", scan_flops);
-  require_positive("memory_bandwidth", memory_bandwidth);
-  require_positive("network_bandwidth", network_bandwidth);
-  require_positive("latency", latency);
+  }
 }
 
 template <class Exec>
-Machine calibrate(const Exec& exec, const Communicator& comm) {
+Machine calibrate(const Exec& exec, const Communicator& comm, const SequenceOperatorConfig& config) {
   const Kokkos::Profiling::ScopedRegion region("krait::calibrate");
-  const Kokkos::View<double*, typename Exec::memory_space> seconds("krait::calibrate::seconds", 4);
-  const auto host = Kokkos::create_mirror_view(seconds);
-  host(0) = seconds_per_operation(exec, comm);
-  host(1) = seconds_per_byte_of_copy(exec, comm);
-  host(2) = comm.size() > 1 ? seconds_per_message(exec, comm) : Machine().latency;
-  host(3) = comm.size() > 1 ? seconds_per_byte_sent(exec, comm, host(2)) : 1 / Machine().network_bandwidth;
-  Kokkos::deep_copy(exec, seconds, host);
-  comm::all_reduce(exec, comm, seconds, seconds, Reduction::max).wait_on(exec);
-  Kokkos::deep_copy(exec, host, seconds);
-  exec.fence("krait::calibrate: the slowest rank is known");
-  return {
-      .scan_flops = 1 / host(0), .memory_bandwidth = 1 / host(1), .network_bandwidth = 1 / host(3), .latency = host(2)};
+  config.validate();
+  Machine machine;
+  time_steps(exec, comm, config, machine);
+  machine.memory_bandwidth = 1 / seconds_per_byte_of_copy(exec, comm);
+  if (comm.size() > 1) {
+    machine.latency = seconds_per_message(exec, comm);
+    machine.network_bandwidth = 1 / seconds_per_byte_sent(exec, comm, machine.latency);
+  }
+  return machine;
 }
 
-#define KRAIT_INSTANTIATE(EXEC) template Machine calibrate<EXEC>(const EXEC&, const Communicator&);
+#define KRAIT_INSTANTIATE(EXEC) \
+  template Machine calibrate<EXEC>(const EXEC&, const Communicator&, const SequenceOperatorConfig&);
 KRAIT_FOR_EACH_SPACE(KRAIT_INSTANTIATE)
 
 }  // namespace krait

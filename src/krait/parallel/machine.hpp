@@ -2,8 +2,11 @@
 #pragma once
 
 #include <Kokkos_Core.hpp>
+#include <utility>
+#include <vector>
 
 #include <krait/comm/communicator.hpp>
+#include <krait/parallel/sequence_operator.hpp>
 
 namespace krait {
 
@@ -12,12 +15,22 @@ namespace krait {
 struct Machine {
   /// Operations per second of the scan: 4 heads head_dim d_state per token.
   double scan_flops = 5e11;
+  /// The same operations over the time of the scan's backward, and of a summary that visits all tokens.
+  double scan_backward_flops = scan_flops / 2.1;
+  double summary_flops = scan_flops / 0.45;
   /// Bytes per second of a copy, read and written ones counted.
   double memory_bandwidth = 5e10;
+  /// The same of the convolution, which reads and writes its channels, and of its backward, which reads them twice.
+  double conv_bandwidth = memory_bandwidth;
+  double conv_backward_bandwidth = memory_bandwidth;
   /// Bytes per second that a rank sends while it receives as many.
   double network_bandwidth = 1e10;
   /// Seconds that one message costs, however short.
   double latency = 5e-6;
+
+  using Member = std::pair<const char*, double Machine::*>;
+  /// All of them, with their names.
+  static const std::vector<Member>& members();
 
   /// \throws ConfigError naming a value that is not positive and finite
   void validate() const;
@@ -25,10 +38,14 @@ struct Machine {
   friend bool operator==(const Machine&, const Machine&) = default;
 };
 
-/// Measures the machine in about a second: a small scan, a copy, messages of a few bytes around the ring, and an
-/// all-to-all; the slowest rank counts. Collective; equal on all ranks, bit for bit. One rank alone keeps the default
-/// network. Waits for `exec`, and allocates; its messages appear in the communicator's counters.
+/// Measures the machine in a few seconds: the steps of an operator on a small problem, a copy, messages of a few bytes
+/// around the ring, and an all-to-all; medians of the slowest rank's times. Collective; equal on all ranks, bit for
+/// bit. One rank alone keeps the default network. Waits for `exec`, and allocates; its messages appear in the
+/// communicator's counters.
+///
+/// \param config  whose heads of a group, head_dim, d_state, d_conv and chunk_size the small problem has, in float:
+/// rates depend on them
 template <class Exec>
-Machine calibrate(const Exec& exec, const Communicator& comm);
+Machine calibrate(const Exec& exec, const Communicator& comm, const SequenceOperatorConfig& config = {.heads = 64});
 
 }  // namespace krait

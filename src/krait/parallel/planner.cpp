@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <map>
 #include <optional>
 #include <utility>
 
@@ -14,12 +15,7 @@
 namespace krait {
 namespace {
 
-/// Time of a scan's backward over that of its forward.
-constexpr double backward_over_forward = 2.1;
-/// Time of a summary (the update of the state, without outputs) over that of a forward, per token that it visits.
-constexpr double summary_over_forward = 0.45;
-/// Reads and writes of the convolution's channels: in and out; backward also the gradient that comes in, and again the
-/// forward where it was not saved.
+/// Reads and writes of the convolution's channels: in and out; backward the input and two gradients.
 constexpr double conv_passes_forward = 2;
 constexpr double conv_passes_backward = 3;
 /// Reads and writes of a state when a map is applied to it, S = alpha S + E.
@@ -127,24 +123,51 @@ struct Model {
     const std::int64_t cuts = std::max<std::int64_t>(1, work.threads / teams);
     const std::int64_t rounds = (teams * cuts + work.threads - 1) / work.threads;
     const double busy = static_cast<double>(teams * cuts) / static_cast<double>(rounds * work.threads);
-    return cuts > 1 ? busy / (1 + summary_over_forward) : busy;
+    return cuts > 1 ? busy / (1 + machine.scan_flops / machine.summary_flops) : busy;
   }
 
   /// Convolution and scan of `tokens` tokens of each row.
   [[nodiscard]] double layer_seconds(std::int64_t tokens, std::int64_t heads, std::int64_t conv_channels) const {
-    const double conv = copy_seconds(static_cast<double>(number() * tokens * conv_channels));
-    double passes = conv_passes_forward;
-    double scans = 1;
+    const auto pass = static_cast<double>(number() * tokens * conv_channels);
+    const double conv = conv_passes_forward * pass / machine.conv_bandwidth;
+    double seconds = scan_seconds(tokens, heads, machine.scan_flops) + conv;
     if (work.backward) {
-      passes += conv_passes_backward + (work.saving == Saving::lean ? conv_passes_forward : 0);
-      scans += backward_over_forward;
+      seconds += scan_seconds(tokens, heads, machine.scan_backward_flops) +
+                 conv_passes_backward * pass / machine.conv_backward_bandwidth;
+      if (work.saving == Saving::lean) seconds += conv;  // again
     }
-    return scans * scan_seconds(tokens, heads) + passes * conv;
+    return seconds;
   }
-  [[nodiscard]] double scan_seconds(std::int64_t tokens, std::int64_t heads) const {
-    const double operations =
-        4.0 * static_cast<double>(heads * config.head_dim * config.d_state) * static_cast<double>(work.batch * tokens);
-    return operations / (machine.scan_flops * efficiency(heads));
+  [[nodiscard]] double scan_seconds(std::int64_t tokens, std::int64_t heads, double flops) const {
+    return operations(heads, static_cast<double>(tokens)) / (flops * efficiency(heads));
+  }
+  /// Of the rank that visits most tokens. Which documents end where is not known here: every segment hands on.
+  [[nodiscard]] double summary_seconds() const {
+    const auto visited = [&](std::int64_t tokens) {
+      if (work.decay == Decay::slow) return static_cast<double>(tokens);
+      return impl::InitialDecay::visited_tokens(tokens, config.chunk_size, work.accumulator_bytes);
+    };
+    std::vector<double> visits(static_cast<std::size_t>(ranks()));
+    if (sharding.has_links()) {
+      std::map<std::int64_t, double> known;  // segments have few lengths
+      for (const Sharding::Link& link : sharding.links()) {
+        const auto [found, is_new] = known.try_emplace(link.tokens);
+        if (is_new) found->second = visited(link.tokens);
+        visits[static_cast<std::size_t>(link.owner)] += found->second;
+      }
+    } else {
+      for (int r = 0; r < ranks(); ++r) {
+        const std::int64_t segments = std::max<std::int64_t>(1, sharding.segments(r));
+        visits[static_cast<std::size_t>(r)] =
+            static_cast<double>(segments) * visited((sharding.tokens(r) + segments - 1) / segments);
+      }
+    }
+    return operations(config.heads, *std::max_element(visits.begin(), visits.end())) /
+           (machine.summary_flops * efficiency(config.heads));
+  }
+  [[nodiscard]] double operations(std::int64_t heads, double tokens) const {
+    return 4.0 * static_cast<double>(heads * config.head_dim * config.d_state) * static_cast<double>(work.batch) *
+           tokens;
   }
 
   /// Memory of a call that keeps its tokens: what enters and leaves, the output of the convolution, and its gradient.
@@ -427,8 +450,7 @@ Prediction state_passing(const Model& model, StateExchange exchange) {
                            : exchange == StateExchange::doubling ? doubling(model)
                                                                  : chain(model);
   const std::int64_t directions = model.work.backward ? 2 : 1;
-  const double summary = summary_over_forward * model.work.summary_visits * model.scan_seconds(tokens, heads);
-  result.seconds += static_cast<double>(directions) * (states.seconds + summary);
+  result.seconds += static_cast<double>(directions) * (states.seconds + model.summary_seconds());
 
   const BothWays rows = halo(model);
   Sent sent(model.sharding.ranks());
@@ -481,7 +503,6 @@ void Workload::validate() const {
   const double bytes = static_cast<double>(batch) * static_cast<double>(sharding.length()) *
                        static_cast<double>(config.input_width()) * static_cast<double>(accumulator_bytes);
   require("batch * length * input_width * accumulator_bytes", bytes, bytes <= most_bytes, "at most 2^58");
-  require("summary_visits", summary_visits, 0 <= summary_visits && summary_visits <= 1, "0 to 1");
 }
 
 std::string Prediction::name() const {

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include <krait/parallel/decay.hpp>
 #include <krait/parallel/machine.hpp>
 #include <krait/parallel/saving.hpp>
 #include <krait/parallel/sequence_operator.hpp>
@@ -30,9 +31,8 @@ struct Workload {
   /// A forward that is followed by its backward, together.
   bool backward = false;
   Saving saving = Saving::lean;
-  /// Part of its tokens that a segment's summary visits: it stops where the state has decayed to nothing. The default
-  /// is about what parameters as initialised need; 1 is the worst case.
-  double summary_visits = 0.2;
+  /// How far summaries read; the parameters that decide it are not known here.
+  Decay decay = Decay::initialised;
 
   /// \throws ConfigError naming the value that makes no sense
   void validate() const;
@@ -68,14 +68,14 @@ struct Choice {
 
 /// Predicts what the strategies take, by this model:
 ///
-///     seconds = scan FLOPs / scan_flops                          4 heads head_dim d_state per token, backward more
-///             + bytes of convolution, pack, unpack / memory_bandwidth
+///     seconds = 4 heads head_dim d_state per token and row / scan_flops, and so of backward and summary
+///             + bytes of convolution, pack, unpack / what the machine moves of them in a second
 ///             + messages one after the other * latency
 ///             + bytes sent / network_bandwidth
 ///
 /// of the rank that has most, nothing overlapped. Volumes are exact, as the communicator's counters show them; for
-/// shardings of which only the counts are known they are bounds. The factors that were
-/// measured stand in planner.cpp, with what they mean; docs/parallelism.md has the formulas.
+/// shardings of which only the counts are known they are bounds. docs/parallelism.md has the formulas; measure() finds
+/// out how good they are.
 class Planner {
  public:
   /// \throws ConfigError for a machine that cannot be
