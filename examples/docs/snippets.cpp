@@ -60,7 +60,7 @@ void choose_strategy(const Exec& exec, const krait::Communicator& world) {
   const krait::SequenceOperatorConfig shape{.heads = 128, .head_dim = 64, .groups = 8, .d_state = 128};
   const auto layout = krait::SequenceLayout::zigzag(world, /*length=*/32768);
 
-  const krait::Planner planner(krait::calibrate(exec, world));
+  const krait::Planner planner(krait::calibrate(exec, world, shape));
   krait::Workload work;
   work.config = shape;
   work.sharding = krait::Sharding::of(layout);
