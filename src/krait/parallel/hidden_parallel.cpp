@@ -149,6 +149,17 @@ struct HiddenParallel<T, Exec>::Plan : Exchanges {
       : Exchanges(partition_of(config, layout.place()), layout, batch),
         whole(exec, config, this->partition, batch, layout.length()),
         states(this->partition, config.d_conv) {}
+
+  /// This rank's heads and channels of initial states, for a forward or a backward.
+  template <class Tensors>
+  void take_initial(const Exec& exec, const InitialStates<T, Exec>& initial, Tensors& tensors) const {
+    if (!is_absent(initial.conv)) {
+      const auto channels = states.template first<accumulator_t<T>>(static_cast<std::int64_t>(initial.conv.extent(0)));
+      states.gather(exec, initial.conv, channels);
+      tensors.conv_states = channels;
+    }
+    tensors.states = states.heads(initial.ssm);
+  }
 };
 
 template <Scalar T, class Exec>
@@ -263,12 +274,7 @@ void HiddenParallel<T, Exec>::forward(const Exec& exec, const Communicator& cont
   tensors.conv_out = conv_tensor<T, Exec>(conv_out, plan.enter, plan.partition);
   tensors.out = plan.leave.leave_target(arguments.y, leaving);
   const std::int64_t states = documents.documents();
-  if (!is_absent(arguments.initial.conv)) {
-    const auto initial = plan.states.template first<accumulator_t<T>>(states);
-    plan.states.gather(exec, arguments.initial.conv, initial);
-    tensors.conv_states = initial;
-  }
-  tensors.states = plan.states.heads(arguments.initial.ssm);
+  plan.take_initial(exec, arguments.initial, tensors);
   if (!is_absent(arguments.final.conv)) tensors.final_conv_states = plan.states.template second<T>(states);
   if (!is_absent(arguments.final.ssm)) {
     Kokkos::deep_copy(exec, arguments.final.ssm, accumulator_t<T>(0));
@@ -349,12 +355,7 @@ void HiddenParallel<T, Exec>::backward(const Exec& exec, const Communicator& con
       {static_cast<std::int64_t>(blocks.scratch_bytes)});
   using A = accumulator_t<T>;
   const std::int64_t states = documents.documents();
-  if (!is_absent(arguments.initial.conv)) {
-    const auto initial = plan.states.template first<A>(states);
-    plan.states.gather(exec, arguments.initial.conv, initial);
-    tensors.conv_states = initial;
-  }
-  tensors.states = plan.states.heads(arguments.initial.ssm);
+  plan.take_initial(exec, arguments.initial, tensors);
   if (!is_absent(arguments.dfinal.conv)) {
     const auto dfinal = plan.states.template second<A>(states);
     plan.states.gather_gradients(exec, arguments.dfinal.conv, dfinal);

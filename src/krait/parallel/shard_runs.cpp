@@ -48,12 +48,12 @@ struct ShardRuns::Tables {
   std::vector<std::int64_t> tail_states;
   std::vector<SegmentEnd> begins, ends;
 
-  Tables(const SegmentChain& chain, const SequenceLayout& layout, const DocumentMap& documents, PieceStates states)
-      : which(states) {
+  Tables(const SegmentChain& chain, const SequenceLayout& layout, const DocumentMap& documents, PieceStates which)
+      : which_(which) {
     const SequenceRuns& runs = documents.runs();
     const std::vector<std::int64_t> own = chain.of(layout.rank());
     parts.resize(own.size() * static_cast<std::size_t>(runs.rows()));  // those of head pieces; others follow
-    if (which == PieceStates::all && layout.rank() == 0)
+    if (which_ == PieceStates::all && layout.rank() == 0)
       for (const Run& run : runs.host())
         if (run.begin == run.end) pieces.push_back({run.row, 0, 0, new_state({.document = run.state})});
     for (const std::int64_t number : own)
@@ -86,7 +86,7 @@ struct ShardRuns::Tables {
       if (head) {
         piece.state = slot;
         parts[static_cast<std::size_t>(slot)] = part;
-      } else if (which == PieceStates::all || (tail && which == PieceStates::open)) {
+      } else if (which_ == PieceStates::all || (tail && which_ == PieceStates::open)) {
         piece.state = new_state(part);
       }
       pieces.push_back(piece);
@@ -110,7 +110,7 @@ struct ShardRuns::Tables {
     return static_cast<std::int64_t>(parts.size()) - 1;
   }
 
-  PieceStates which;
+  PieceStates which_;
 };
 
 ShardRuns::ShardRuns(Tables&& tables, std::int64_t rows, std::int64_t length)
