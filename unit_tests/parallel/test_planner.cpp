@@ -535,6 +535,10 @@ TEST(Planner, TimeOfTheScanIsItsOperationsOverTheMachine) {
   work.backward = true;
   EXPECT_NEAR(seconds("hidden_parallel") / one, 3, 1e-12);
   EXPECT_NEAR(seconds("state_passing:doubling") / one, 3 + 0.25 + 0.25, 1e-12);
+  // The last of two segments hands nothing on: as much in either direction.
+  work.sharding = Sharding::of(SequenceLayout::explicit_tokens({0, 2}, {{0, 1, 2}, {3}}));
+  EXPECT_NEAR(seconds("state_passing:chain") * 1e12 / (4.0 * 128 * 64 * 128), 3 * 3 + 3 * 0.25 + 1 * 0.25, 1e-9);
+  work.sharding = Sharding::contiguous(8, 1 << 16);
   // 16 heads on 12 threads: two rounds of 12. On 64: each row in 4 segments, walked again for their summaries.
   work.backward = false;
   work.threads = 12;

@@ -141,8 +141,9 @@ struct Model {
   [[nodiscard]] double scan_seconds(std::int64_t tokens, std::int64_t heads, double flops) const {
     return operations(heads, static_cast<double>(tokens)) / (flops * efficiency(heads));
   }
-  /// Of the rank that visits most tokens. Which documents end where is not known here: every segment hands on.
-  [[nodiscard]] double summary_seconds() const {
+  /// Of the rank that visits most tokens. Which documents end where is not known here: every segment hands on but the
+  /// last one of the row, or the first one where gradients go the other way.
+  [[nodiscard]] double summary_seconds(bool descending) const {
     const auto visited = [&](std::int64_t tokens) {
       if (work.decay == Decay::slow) return static_cast<double>(tokens);
       return impl::InitialDecay::visited_tokens(tokens, config.chunk_size, work.accumulator_bytes);
@@ -150,7 +151,9 @@ struct Model {
     std::vector<double> visits(static_cast<std::size_t>(ranks()));
     if (sharding.has_links()) {
       std::map<std::int64_t, double> known;  // segments have few lengths
-      for (const Sharding::Link& link : sharding.links()) {
+      const auto segments = static_cast<std::size_t>(sharding.segments());
+      for (std::size_t i = descending ? 1 : 0; i + (descending ? 0 : 1) < segments; ++i) {
+        const Sharding::Link& link = sharding.links()[i];
         const auto [found, is_new] = known.try_emplace(link.tokens);
         if (is_new) found->second = visited(link.tokens);
         visits[static_cast<std::size_t>(link.owner)] += found->second;
@@ -449,8 +452,8 @@ Prediction state_passing(const Model& model, StateExchange exchange) {
   const Exchanged states = exchange == StateExchange::all_gather ? all_gather(model)
                            : exchange == StateExchange::doubling ? doubling(model)
                                                                  : chain(model);
-  const std::int64_t directions = model.work.backward ? 2 : 1;
-  result.seconds += static_cast<double>(directions) * (states.seconds + model.summary_seconds());
+  result.seconds += states.seconds + model.summary_seconds(/*descending=*/false);
+  if (model.work.backward) result.seconds += states.seconds + model.summary_seconds(/*descending=*/true);
 
   const BothWays rows = halo(model);
   Sent sent(model.sharding.ranks());
