@@ -50,13 +50,13 @@ Filled<V, Exec> zeros(const Exec& exec, Extents... extents) {
 /// The rates of an operator's steps, on whole groups of heads, as many as keep all threads busy.
 template <class Exec>
 void time_steps(const Exec& exec, const Communicator& comm, SequenceOperatorConfig config, Machine& machine) {
-  constexpr double operations_of_call = 0x1p28;
-  const std::int64_t wanted = std::clamp<std::int64_t>(4 * exec.concurrency(), 8, 128);
+  constexpr double operations_of_call = 0x1p29;
+  const std::int64_t wanted = std::clamp<std::int64_t>(4 * exec.concurrency(), 16, 128);
   const std::int64_t group = std::min(config.heads / config.groups, wanted);
   config.groups = (wanted + group - 1) / group;
   config.heads = group * config.groups;
   const auto of_token = 4.0 * static_cast<double>(config.heads * config.head_dim * config.d_state);
-  const std::int64_t tokens = std::clamp<std::int64_t>(std::llround(operations_of_call / of_token), 512, 8192);
+  const std::int64_t tokens = std::clamp<std::int64_t>(std::llround(operations_of_call / of_token), 1024, 8192);
 
   const impl::TrialParameters<Exec> trial(config, Decay::slow);
   const auto parameters = trial.views();
