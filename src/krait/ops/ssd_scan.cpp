@@ -119,8 +119,7 @@ class ScanTeam : public SweepTeam<T, Exec> {
   }
 
   KOKKOS_INLINE_FUNCTION void advance_head(std::int64_t first, int count) const {
-    const V bias = call_.bias(head_);
-    tile::for_each(team_, 1, count, [&](int, int j) { delta_[j] = call_.raw_step(row_, first + j, head_, bias); });
+    this->load_raw_steps(first, count);
     load_inputs(first, count);
     if (call_.D.given()) tile::for_each(team_, 1, width_, [&](int, int p) { skip_[p] = call_.D(head_, channel_ + p); });
     team_.team_barrier();

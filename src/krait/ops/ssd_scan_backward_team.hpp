@@ -136,6 +136,8 @@ class ScanBackwardTeam {
   KOKKOS_INLINE_FUNCTION V* from_behind() const { return base_ + call_.scratch.from_behind; }
   KOKKOS_INLINE_FUNCTION V* from_before() const { return base_ + call_.scratch.from_before; }
   KOKKOS_INLINE_FUNCTION V* between() const { return base_ + call_.scratch.between; }
+  KOKKOS_INLINE_FUNCTION V* columns() const { return base_ + call_.scratch.columns; }
+  KOKKOS_INLINE_FUNCTION V* skip() const { return base_ + call_.scratch.skip; }
 
   // Where other things are.
 
@@ -328,20 +330,18 @@ class ScanBackwardTeam {
                Matrix<const T>{&call_.x(row_, first, head, 0), call_.x.stride[1], call_.x.stride[3]}, x());
   }
   KOKKOS_INLINE_FUNCTION void load_steps(std::int64_t first, int count, int head) const {
-    const V A = call_.A(head);
     const V bias = call_.bias(head);
-    tile::for_each(team_, 1, count, [&](int, int j) {
-      const V raw = call_.raw_step(row_, first + j, head, bias);
-      delta()[j] = call_.step(raw);
-      slope()[j] = call_.step_slope(raw);
-      log_decay()[j] = delta()[j] * A;
-    });
+    tile::for_each(team_, 1, count, [&](int, int j) { delta()[j] = call_.raw_step(row_, first + j, head, bias); });
+    team_.team_barrier();
+    tile::chunk_steps(team_, tile::ChunkSteps<V>{count, call_.A(head), delta(), slope(), log_decay()}, call_.rule);
   }
-  /// The factors of each token from the beginning and to the end of the chunk.
+  /// The factors of each token from the beginning and to the end of the chunk; the second, times the step size, takes
+  /// the place of the log-decay.
   KOKKOS_INLINE_FUNCTION void chunk_factors(int count) const {
     tile::for_each(team_, 1, count, [&](int, int j) {
       enter()[j] = tile::decay(high()[j] + low()[j]);
       leave()[j] = tile::decay((high()[count - 1] - high()[j]) + (low()[count - 1] - low()[j]));
+      log_decay()[j] = leave()[j] * delta()[j];
     });
   }
 
@@ -357,7 +357,7 @@ class ScanBackwardTeam {
     team_.team_barrier();
     chunk_factors(count);
     team_.team_barrier();
-    tile::for_each(team_, count, call_.head_dim, [&](int k, int p) { x()(k, p) *= leave()[k] * delta()[k]; });
+    tile::scale_rows(team_, count, call_.head_dim, log_decay(), x());
     team_.team_barrier();
     tile::gemm(team_, call_.d_state, call_.head_dim, count, b(), x(), enter()[count - 1], to);
     team_.team_barrier();
@@ -416,39 +416,39 @@ class ScanBackwardTeam {
     team_.team_barrier();
 
     // The decays meet them.
-    decay_pairs(count);
+    tile::chunk_pairs(team_, tile::ChunkPairs<V>{count, call_.tiling.chunk, high(), low(), delta(), scores().data,
+                                                 pairs().data, dscores().data, weights().data, columns(), between()});
     if (leaves) tile::scale_rows(team_, count, P, leave(), du());
     team_.team_barrier();
-    tile::sum_below(team_, count, count, pairs());
     if (leaves) {
       tile::row_dots(team_, count, P, du(), x(), from_behind());
-      tile::for_each(team_, P, count, [&](int p, int k) { x_columns()(p, k) *= leave()[k] * delta()[k]; });
+      tile::scale_columns(team_, P, count, log_decay(), x_columns());
     } else {
       tile::for_each(team_, 1, count, [&](int, int k) { from_behind()[k] = V(0); });
     }
+    if (call_.D.given()) tile::for_each(team_, 1, P, [&](int, int p) { skip()[p] = call_.D(head, p); });
     team_.team_barrier();
     tile::gemm(team_, count, P, count, weights().transposed(), dy(), leaves ? V(1) : V(0), du());
     if (leaves) tile::gemm(team_, N, count, P, gradient, x_columns(), V(1), db());
     team_.team_barrier();
 
     // dx; from here on dy is what reaches the beginning of the chunk.
-    tile::for_each(team_, count, P, [&](int k, int p) {
-      const V skip = call_.D.given() ? call_.D(head, p) * dy()(k, p) : V(0);
-      call_.dx(row_, t + k, head, p) = static_cast<T>(delta()[k] * du()(k, p) + skip);
-      dy()(k, p) *= enter()[k];
-      dy_columns()(p, k) = dy()(k, p);
-    });
+    tile::scale_rows_and_skip(team_, count, P, delta(), du(), call_.D.given() ? skip() : nullptr, dy());
+    team_.team_barrier();
+    tile::load(team_, count, P, du(),
+               Matrix<T>{&call_.dx(row_, t, head, 0), call_.dx.stride[1], call_.dx.stride[3]});
+    tile::scale_rows(team_, count, P, enter(), dy());
+    team_.team_barrier();
+    tile::load(team_, count, P, dy(), dy_columns().transposed());
     team_.team_barrier();
     if (enters) {
       tile::gemm(team_, N, count, P, state, dy_columns(), V(0), entering());
       if (leaves) tile::row_dots(team_, N, P, state, gradient, state_dots());
     }
-    sum_between(count);
     team_.team_barrier();
     tile::gemm(team_, N, P, count, c(), dy(), leaves ? enter()[count - 1] : V(0), gradient);
     if (enters) {
-      tile::column_dots(team_, N, count, entering(), c(), from_before());
-      tile::for_each(team_, N, count, [&](int n, int m) { dc()(n, m) += entering()(n, m); });
+      tile::column_dots_and_sum(team_, N, count, entering(), c(), from_before(), dc());
     } else {
       tile::for_each(team_, 1, count, [&](int, int m) { from_before()[m] = V(0); });
     }
@@ -463,6 +463,11 @@ class ScanBackwardTeam {
 
   /// dy, and the gradients of the gate.
   KOKKOS_INLINE_FUNCTION void load_output_gradients(std::int64_t t, int count, int head) const {
+    if (!call_.z.given() && !call_.out_map.given()) {
+      tile::load(team_, count, call_.head_dim,
+                 Matrix<const T>{&call_.dout(row_, t, head, 0), call_.dout.stride[1], call_.dout.stride[3]}, dy());
+      return;
+    }
     tile::for_each(team_, count, call_.head_dim, [&](int m, int p) {
       V value = static_cast<V>(call_.dout(row_, call_.out_place(t + m), head, p));
       if (call_.z.given()) {
@@ -472,29 +477,6 @@ class ScanBackwardTeam {
         value *= tile::silu(z);
       }
       dy()(m, p) = value;
-    });
-  }
-
-  /// Weights of token k in output m, their gradient, and the product of the two: what the pair adds to <du_k, x_k>.
-  KOKKOS_INLINE_FUNCTION void decay_pairs(int count) const {
-    const Matrix<V> scores = this->scores(), dscores = this->dscores(), weights = this->weights(),
-                    pairs = this->pairs();
-    const V *high = this->high(), *low = this->low(), *delta = this->delta();
-    tile::for_each(team_, count, count, [=](int m, int k) {
-      const V factor = k <= m ? tile::decay((high[m] - high[k]) + (low[m] - low[k])) : V(0);
-      const V weight = k <= m ? scores(m, k) * factor : V(0);
-      dscores(m, k) += k <= m ? pairs(m, k) * factor * delta[k] : V(0);
-      weights(m, k) = weight;
-      pairs(m, k) = k <= m ? pairs(m, k) * weight : V(0);
-    });
-  }
-
-  /// What the pairs on both sides of token j add to the gradient of its log-decay: k < j <= m.
-  KOKKOS_INLINE_FUNCTION void sum_between(int count) const {
-    Kokkos::parallel_for(Kokkos::TeamThreadRange(team_, count), [&](int j) {
-      V sum = V(0);
-      for (int k = 0; k < j; ++k) sum += delta()[k] * pairs()(j, k);
-      between()[j] = sum;
     });
   }
 
@@ -519,7 +501,7 @@ class ScanBackwardTeam {
       for (int j = 0; j < count; ++j) {
         const V dlog_decay = between()[j] + inputs;
         inputs += delta()[j] * from_behind()[j];
-        const V ddelta = A * dlog_decay + from_behind()[j] + pairs()(0, j);
+        const V ddelta = A * dlog_decay + from_behind()[j] + columns()[j];
         const V ddt = slope()[j] * ddelta;
         call_.ddt(row_, call_.dt_place(t + j), head) = static_cast<T>(ddt);
         dA += delta()[j] * dlog_decay;

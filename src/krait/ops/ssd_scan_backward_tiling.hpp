@@ -50,7 +50,9 @@ struct SsdScanBackwardScratch {
         from_behind(leave + chunk),
         from_before(from_behind + chunk),
         between(from_before + chunk),
-        count(between + chunk) {}
+        columns(between + chunk),
+        skip(columns + chunk),
+        count(skip + head_dim) {}
 
   std::int64_t stride = 0;
   std::int64_t b = 0;             ///< (N, chunk)
@@ -61,7 +63,7 @@ struct SsdScanBackwardScratch {
   std::int64_t scores = 0;        ///< (chunk, chunk): <C_m, B_k>
   std::int64_t dscores = 0;       ///< (chunk, chunk): their gradient
   std::int64_t weights = 0;       ///< (chunk, chunk): scores times decays
-  std::int64_t pairs = 0;         ///< (chunk, chunk): <dy_m, x_k>, then times the weights, then sums of these
+  std::int64_t pairs = 0;         ///< (chunk, chunk): <dy_m, x_k>, then what chunk_pairs() leaves
   std::int64_t x = 0;             ///< (chunk, P)
   std::int64_t dy = 0;            ///< (chunk, P)
   std::int64_t du = 0;            ///< (chunk, P): gradient of delta x
@@ -71,7 +73,7 @@ struct SsdScanBackwardScratch {
   std::int64_t channel_dots = 0;  ///< (P)
   std::int64_t delta = 0;         ///< step sizes; all from here on are vectors over the tokens
   std::int64_t slope = 0;         ///< their derivatives
-  std::int64_t log_decay = 0;
+  std::int64_t log_decay = 0;  ///< later: leave times delta
   std::int64_t high = 0;  ///< sums of the log-decays, in two parts; low likewise
   std::int64_t low = 0;
   std::int64_t enter = 0;        ///< decay from the beginning of the chunk to the token
@@ -79,6 +81,8 @@ struct SsdScanBackwardScratch {
   std::int64_t from_behind = 0;  ///< leave_k <dS B_k, x_k>
   std::int64_t from_before = 0;  ///< enter_m <S_in C_m, dy_m>
   std::int64_t between = 0;      ///< gradient of the log-decay, as it comes together
+  std::int64_t columns = 0;      ///< what the pairs of token k add to <du_k, x_k>
+  std::int64_t skip = 0;         ///< (P): of a head
   std::int64_t count = 0;
 };
 

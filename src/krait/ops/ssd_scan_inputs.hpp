@@ -90,14 +90,6 @@ struct ScanInputs {
     return dt(row, dt_place(token), head) + bias;
   }
   [[nodiscard]] KOKKOS_INLINE_FUNCTION V bias(int head) const { return dt_bias.given() ? dt_bias(head) : V(0); }
-  [[nodiscard]] KOKKOS_INLINE_FUNCTION V step(V raw) const { return tile::step_size(rule, raw); }
-  /// The derivative of step(): 0 where the clamp acts, 1 at its ends.
-  [[nodiscard]] KOKKOS_INLINE_FUNCTION V step_slope(V raw) const {
-    const V delta = rule.dt_softplus ? tile::softplus(raw) : raw;
-    const V slope = rule.dt_softplus && raw <= V(20) ? tile::sigmoid(raw) : V(1);
-    return delta < rule.dt_min || delta > rule.dt_max ? V(0) : slope;
-  }
-
   [[nodiscard]] KOKKOS_INLINE_FUNCTION TokenRange segment(std::int64_t index) const {
     const std::int64_t begin = index * segment_length;
     return {begin, begin + segment_length < length ? begin + segment_length : length};

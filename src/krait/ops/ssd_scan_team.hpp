@@ -222,23 +222,24 @@ class SweepTeam {
 
   /// Sum over at most a chunk.
   [[nodiscard]] KOKKOS_INLINE_FUNCTION V log_decay_of(std::int64_t begin, std::int64_t end) const {
-    const V bias = call_.bias(head_);
-    V steps = V(0);
-    Kokkos::parallel_reduce(
-        Kokkos::TeamThreadRange(team_, static_cast<int>(end - begin)),
-        [&](int j, V& sum) { sum += call_.step(call_.raw_step(row_, begin + j, head_, bias)); }, steps);
-    return steps * call_.A(head_);
+    const int count = static_cast<int>(end - begin);
+    load_steps(begin, count);
+    team_.team_barrier();
+    V sum = V(0);
+    for (int j = 0; j < count; ++j) sum += log_decay_[j];
+    team_.team_barrier();
+    return sum;
   }
 
   /// Step sizes and log-decays of a chunk.
   KOKKOS_INLINE_FUNCTION void load_steps(std::int64_t first, int count) const {
-    const V A = call_.A(head_);
+    load_raw_steps(first, count);
+    team_.team_barrier();
+    tile::chunk_steps(team_, tile::ChunkSteps<V>{count, call_.A(head_), delta_, nullptr, log_decay_}, call_.rule);
+  }
+  KOKKOS_INLINE_FUNCTION void load_raw_steps(std::int64_t first, int count) const {
     const V bias = call_.bias(head_);
-    tile::for_each(team_, 1, count, [&](int, int j) {
-      const V delta = call_.step(call_.raw_step(row_, first + j, head_, bias));
-      delta_[j] = delta;
-      log_decay_[j] = delta * A;
-    });
+    tile::for_each(team_, 1, count, [&](int, int j) { delta_[j] = call_.raw_step(row_, first + j, head_, bias); });
   }
 
   /// B (or C) of a chunk, transposed.

@@ -9,6 +9,7 @@
 #include <krait/core/kokkos_shims.hpp>
 #include <krait/tile/generic/elementwise.hpp>
 #include <krait/tile/generic/vector_math.hpp>
+#include <krait/tile/chunk_pairs.hpp>
 #include <krait/tile/matrix.hpp>
 #include <krait/tile/scan_chunk.hpp>
 
@@ -18,6 +19,14 @@ template <class V>
 KOKKOS_INLINE_FUNCTION V step_size(const StepRule<V>& rule, V raw) {
   const V delta = rule.dt_softplus ? softplus(raw) : raw;
   return delta < rule.dt_min ? rule.dt_min : (delta > rule.dt_max ? rule.dt_max : delta);
+}
+
+/// The derivative of step_size(): 0 where the clamp acts, 1 at its ends.
+template <class V>
+KOKKOS_INLINE_FUNCTION V step_slope(const StepRule<V>& rule, V raw) {
+  const V delta = rule.dt_softplus ? softplus(raw) : raw;
+  const V slope = rule.dt_softplus && raw <= V(20) ? sigmoid(raw) : V(1);
+  return delta < rule.dt_min || delta > rule.dt_max ? V(0) : slope;
 }
 
 /// Inclusive sums of the log-decays a of a chunk, as unevaluated pairs high[i] + low[i] (compensated summation,
@@ -63,6 +72,42 @@ KOKKOS_INLINE_FUNCTION void sum_below(const Member& team, int rows, int columns,
       for (int i = rows - 2; i >= 0; --i) a(i, j) += a(i + 1, j);
     });
   }
+}
+
+/// See ChunkSteps.
+template <class Member, class V>
+KOKKOS_INLINE_FUNCTION void chunk_steps(const Member& team, const ChunkSteps<V>& steps, const StepRule<V>& rule) {
+  for_each(team, 1, steps.tokens, [=](int, int j) {
+    const V raw = steps.delta[j];
+    const V delta = step_size(rule, raw);
+    steps.delta[j] = delta;
+    steps.log_decays[j] = delta * steps.log_rate;
+    if (steps.slope != nullptr) steps.slope[j] = step_slope(rule, raw);
+  });
+}
+
+/// See ChunkPairs. With barriers in it, the last thing it does is one.
+template <class Member, class V>
+KOKKOS_INLINE_FUNCTION void chunk_pairs(const Member& team, const ChunkPairs<V>& k) {
+  const Matrix<V> pairs{k.pairs, k.row, 1}, dscores{k.dscores, k.row, 1}, weights{k.weights, k.row, 1};
+  const Matrix<const V> scores{k.scores, k.row, 1};
+  for_each(team, k.tokens, k.tokens, [=](int m, int j) {
+    const V factor = j <= m ? decay((k.high[m] - k.high[j]) + (k.low[m] - k.low[j])) : V(0);
+    const V weight = j <= m ? scores(m, j) * factor : V(0);
+    dscores(m, j) += j <= m ? pairs(m, j) * factor * k.delta[j] : V(0);
+    weights(m, j) = weight;
+    pairs(m, j) = j <= m ? pairs(m, j) * weight : V(0);
+  });
+  team.team_barrier();
+  sum_below(team, k.tokens, k.tokens, pairs);
+  team.team_barrier();
+  Kokkos::parallel_for(Kokkos::TeamThreadRange(team, k.tokens), [=](int j) {
+    V sum = V(0);
+    for (int i = 0; i < j; ++i) sum += k.delta[i] * pairs(j, i);
+    k.between[j] = sum;
+    k.columns[j] = pairs(0, j);
+  });
+  team.team_barrier();
 }
 
 }  // namespace krait::tile::generic

@@ -8,6 +8,7 @@
 #include <Kokkos_Core.hpp>
 
 #include <krait/core/kokkos_shims.hpp>
+#include <krait/tile/generic/elementwise.hpp>
 #include <krait/tile/matrix.hpp>
 
 namespace krait::tile::generic {
@@ -54,6 +55,14 @@ KOKKOS_INLINE_FUNCTION void column_dots(const Member& team, int rows, int column
       for (int l = 0; l < columns - j; ++l) result[j + l] = sum[l];
     }
   });
+}
+
+/// The same, and sum(i, j) += a(i, j).
+template <class Member, class V>
+KOKKOS_INLINE_FUNCTION void column_dots_and_sum(const Member& team, int rows, int columns, Matrix<V> a, Matrix<V> b,
+                                                V* result, Matrix<V> sum) {
+  column_dots(team, rows, columns, a, b, result);
+  for_each(team, rows, columns, [=](int i, int j) { sum(i, j) += a(i, j); });
 }
 
 }  // namespace krait::tile::generic

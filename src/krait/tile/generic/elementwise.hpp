@@ -65,4 +65,18 @@ KOKKOS_INLINE_FUNCTION void scale_rows(const Member& team, int rows, int columns
   for_each(team, rows, columns, [=](int i, int j) { a(i, j) *= factors[i]; });
 }
 
+/// a(i, j) = factors[i] * a(i, j) + skip[j] * b(i, j); without the second term where skip is nullptr
+template <class Member, class V>
+KOKKOS_INLINE_FUNCTION void scale_rows_and_skip(const Member& team, int rows, int columns, const V* factors, Matrix<V> a,
+                                                const V* skip, Matrix<V> b) {
+  for_each(team, rows, columns,
+           [=](int i, int j) { a(i, j) = factors[i] * a(i, j) + (skip != nullptr ? skip[j] * b(i, j) : V(0)); });
+}
+
+/// a(i, j) *= factors[j]
+template <class Member, class V>
+KOKKOS_INLINE_FUNCTION void scale_columns(const Member& team, int rows, int columns, const V* factors, Matrix<V> a) {
+  for_each(team, rows, columns, [=](int i, int j) { a(i, j) *= factors[j]; });
+}
+
 }  // namespace krait::tile::generic

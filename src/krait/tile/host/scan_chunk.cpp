@@ -6,7 +6,7 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE <krait/tile/host/scan_chunk.cpp>
 #include <hwy/foreach_target.h>
-#include <krait/tile/host/vector_math-inl.h>
+#include <krait/tile/host/chunk_math-inl.h>
 // clang-format on
 
 HWY_BEFORE_NAMESPACE();
@@ -53,29 +53,9 @@ class ChunkOfHead {
   HWY_INLINE void form_steps() const {
     const V least = hn::Set(d_, k_.rule.dt_min);
     const V most = hn::Set(d_, k_.rule.dt_max);
-    const V linear = hn::Set(d_, A(20));  // from here on softplus is the identity
     for (int j = 0; j < k_.tokens; j += lanes_) {
-      V delta = at(k_.steps + j);
-      if (k_.rule.dt_softplus) {
-        const V soft = hn::Log1p(d_, hn::Exp(d_, clamp(delta, lowest(), linear)));
-        delta = hn::IfThenElse(hn::Gt(delta, linear), delta, soft);
-      }
-      put(clamp(delta, least, most), k_.steps + j);
+      put(clamp(d_, unclamped_step(d_, k_.rule, at(k_.steps + j)), least, most), k_.steps + j);
     }
-  }
-
-  /// NaN stays NaN.
-  HWY_INLINE V clamp(V v, V least, V most) const {
-    const V raised = hn::IfThenElse(hn::Lt(v, least), least, v);
-    return hn::IfThenElse(hn::Gt(raised, most), most, raised);
-  }
-
-  /// The lowest exponent whose exponential is not denormal.
-  HWY_INLINE V lowest() const { return hn::Set(d_, sizeof(A) == 4 ? A(-87) : A(-708)); }
-
-  /// exp(v) for v <= 0, and 0 where it would be denormal.
-  HWY_INLINE V decay(V v) const {
-    return hn::IfThenZeroElse(hn::Lt(v, lowest()), hn::Exp(d_, clamp(v, lowest(), hn::Zero(d_))));
   }
 
   /// The factors of each token from the beginning, and to the end of the chunk. See generic::cumulative_sum().
@@ -96,8 +76,8 @@ class ChunkOfHead {
     for (int j = 0; j < k_.tokens; j += lanes_) {
       const V h = at(k_.high + j);
       const V l = at(k_.low + j);
-      put(decay(hn::Add(h, l)), k_.enter + j);
-      put(hn::Mul(decay(hn::Add(hn::Sub(high, h), hn::Sub(low, l))), at(k_.steps + j)), k_.leave + j);
+      put(decay(d_, hn::Add(h, l)), k_.enter + j);
+      put(hn::Mul(decay(d_, hn::Add(hn::Sub(high, h), hn::Sub(low, l))), at(k_.steps + j)), k_.leave + j);
     }
   }
 
@@ -108,7 +88,7 @@ class ChunkOfHead {
       const V low = hn::Set(d_, k_.low[m]);
       A* row = k_.weights + m * k_.token_row;
       for (int j = 0; j <= (m | 3); j += lanes_) {
-        const V factor = decay(hn::Add(hn::Sub(high, at(k_.high + j)), hn::Sub(low, at(k_.low + j))));
+        const V factor = decay(d_, hn::Add(hn::Sub(high, at(k_.high + j)), hn::Sub(low, at(k_.low + j))));
         const V w = hn::Mul(at(k_.scores + m * k_.token_row + j), hn::Mul(factor, at(k_.steps + j)));
         const auto below = hn::FirstN(d_, static_cast<std::size_t>(j > m ? 0 : m + 1 - j));
         put(hn::IfThenElseZero(below, w), row + j);
