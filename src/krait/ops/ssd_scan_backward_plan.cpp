@@ -22,7 +22,7 @@ constexpr const char* plan_name = "krait::SsdScanBackwardPlan";
 
 /// Longest chunk worth having, as in the forward.
 template <class Exec>
-constexpr std::int64_t longest_chunk = is_host_execution<Exec> ? 32 : 16;
+constexpr std::int64_t longest_chunk = is_host_execution<Exec> ? 64 : 16;
 /// Heads of a block: the products of B and C are shared among them, and their states should stay in a cache.
 constexpr std::int64_t most_heads = 8;
 /// What a GPU of every generation has on chip (48 KiB less Kokkos's own part), less some for the runtime's reductions.

@@ -435,8 +435,7 @@ class ScanBackwardTeam {
     // dx; from here on dy is what reaches the beginning of the chunk.
     tile::scale_rows_and_skip(team_, count, P, delta(), du(), call_.D.given() ? skip() : nullptr, dy());
     team_.team_barrier();
-    tile::load(team_, count, P, du(),
-               Matrix<T>{&call_.dx(row_, t, head, 0), call_.dx.stride[1], call_.dx.stride[3]});
+    tile::load(team_, count, P, du(), Matrix<T>{&call_.dx(row_, t, head, 0), call_.dx.stride[1], call_.dx.stride[3]});
     tile::scale_rows(team_, count, P, enter(), dy());
     team_.team_barrier();
     tile::load(team_, count, P, dy(), dy_columns().transposed());

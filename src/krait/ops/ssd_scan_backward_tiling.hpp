@@ -73,8 +73,8 @@ struct SsdScanBackwardScratch {
   std::int64_t channel_dots = 0;  ///< (P)
   std::int64_t delta = 0;         ///< step sizes; all from here on are vectors over the tokens
   std::int64_t slope = 0;         ///< their derivatives
-  std::int64_t log_decay = 0;  ///< later: leave times delta
-  std::int64_t high = 0;  ///< sums of the log-decays, in two parts; low likewise
+  std::int64_t log_decay = 0;     ///< later: leave times delta
+  std::int64_t high = 0;          ///< sums of the log-decays, in two parts; low likewise
   std::int64_t low = 0;
   std::int64_t enter = 0;        ///< decay from the beginning of the chunk to the token
   std::int64_t leave = 0;        ///< decay from the token to the end of the chunk

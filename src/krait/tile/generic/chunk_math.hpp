@@ -7,9 +7,9 @@
 #include <Kokkos_Core.hpp>
 
 #include <krait/core/kokkos_shims.hpp>
+#include <krait/tile/chunk_pairs.hpp>
 #include <krait/tile/generic/elementwise.hpp>
 #include <krait/tile/generic/vector_math.hpp>
-#include <krait/tile/chunk_pairs.hpp>
 #include <krait/tile/matrix.hpp>
 #include <krait/tile/scan_chunk.hpp>
 

@@ -67,8 +67,8 @@ KOKKOS_INLINE_FUNCTION void scale_rows(const Member& team, int rows, int columns
 
 /// a(i, j) = factors[i] * a(i, j) + skip[j] * b(i, j); without the second term where skip is nullptr
 template <class Member, class V>
-KOKKOS_INLINE_FUNCTION void scale_rows_and_skip(const Member& team, int rows, int columns, const V* factors, Matrix<V> a,
-                                                const V* skip, Matrix<V> b) {
+KOKKOS_INLINE_FUNCTION void scale_rows_and_skip(const Member& team, int rows, int columns, const V* factors,
+                                                Matrix<V> a, const V* skip, Matrix<V> b) {
   for_each(team, rows, columns,
            [=](int i, int j) { a(i, j) = factors[i] * a(i, j) + (skip != nullptr ? skip[j] * b(i, j) : V(0)); });
 }

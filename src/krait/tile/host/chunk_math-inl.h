@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Steps and decays of a chunk in vectors. Compiled once per instruction set: include it behind hwy/foreach_target.h, and
-// no Kokkos in the same source file.
+// Steps and decays of a chunk in vectors. Compiled once per instruction set: include it behind hwy/foreach_target.h,
+// and no Kokkos in the same source file.
 
 // clang-format off
 #if defined(KRAIT_TILE_HOST_CHUNK_MATH_INL_H) == defined(HWY_TARGET_TOGGLE)

@@ -51,8 +51,8 @@ struct PairsOfOutput {
       return;
     }
     const auto before = hn::FirstN(d, static_cast<std::size_t>(here));
-    const auto difference = hn::Add(hn::Sub(hn::Set(d, k.high[m]), lanes.load(k.high)),
-                                    hn::Sub(hn::Set(d, k.low[m]), lanes.load(k.low)));
+    const auto difference =
+        hn::Add(hn::Sub(hn::Set(d, k.high[m]), lanes.load(k.high)), hn::Sub(hn::Set(d, k.low[m]), lanes.load(k.low)));
     const auto factor = decay(d, difference);
     // Selected before they are multiplied: what lies above the diagonal is nobody's.
     const auto weight = hn::Mul(hn::IfThenElseZero(before, lanes.load(k.scores + at)), factor);
@@ -165,8 +165,8 @@ template <class A>
 void row_dots_here(const TwoPanels<A>& k, A* result) {
   const hn::ScalableTag<A> d;
   for (int i = 0; i < k.rows; ++i) {
-    result[i] = hn::ReduceSum(
-        d, for_lanes<A>(k.columns, RowDot<A>{k.a + i * k.a_row, k.b + i * k.b_row, hn::Zero(d)}).sum);
+    result[i] =
+        hn::ReduceSum(d, for_lanes<A>(k.columns, RowDot<A>{k.a + i * k.a_row, k.b + i * k.b_row, hn::Zero(d)}).sum);
   }
 }
 
@@ -231,11 +231,11 @@ void scale_columns(int rows, int columns, const A* factors, A* a, std::int64_t a
   HWY_DYNAMIC_DISPATCH_T(Table)(rows, columns, factors, a, a_row);
 }
 
-#define KRAIT_INSTANTIATE(A)                                                    \
-  template void chunk_steps<A>(const ChunkSteps<A>&, const StepRule<A>&);       \
-  template void chunk_pairs<A>(const ChunkPairs<A>&);                           \
-  template void row_dots<A>(const TwoPanels<A>&, A*);                           \
-  template void column_dots<A>(const TwoPanels<A>&, A*, A*, std::int64_t);      \
+#define KRAIT_INSTANTIATE(A)                                                                           \
+  template void chunk_steps<A>(const ChunkSteps<A>&, const StepRule<A>&);                              \
+  template void chunk_pairs<A>(const ChunkPairs<A>&);                                                  \
+  template void row_dots<A>(const TwoPanels<A>&, A*);                                                  \
+  template void column_dots<A>(const TwoPanels<A>&, A*, A*, std::int64_t);                             \
   template void scale_rows<A>(int, int, const A*, A*, std::int64_t, const A*, const A*, std::int64_t); \
   template void scale_columns<A>(int, int, const A*, A*, std::int64_t);
 KRAIT_INSTANTIATE(float)

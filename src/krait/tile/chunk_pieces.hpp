@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+/// \file
+/// The pieces of a chunk of tokens: who answers. On a host one thread does them in vectors, as its teams are one thread
+/// unless a caller wants them otherwise. Documented where the portable versions are.
+
+#include <Kokkos_Core.hpp>
+
+#include <krait/core/config.hpp>
+#include <krait/core/kokkos_shims.hpp>
+#include <krait/tile/chunk_pairs.hpp>
+#include <krait/tile/generic/chunk_math.hpp>
+#include <krait/tile/generic/dots.hpp>
+#include <krait/tile/generic/elementwise.hpp>
+#include <krait/tile/generic/scan_chunk.hpp>
+#include <krait/tile/host/chunk_pairs.hpp>
+#include <krait/tile/host/scan_chunk.hpp>
+#include <krait/tile/matrix.hpp>
+#include <krait/tile/scan_chunk.hpp>
+
+namespace krait::tile {
+
+/// Whether the pieces run in vectors of the machine's own instruction set.
+template <class Member>
+#if defined(KRAIT_ENABLE_HIGHWAY)
+inline constexpr bool has_host_pieces = krait::impl::is_host_execution<typename Member::execution_space>;
+#else
+inline constexpr bool has_host_pieces = false;
+#endif
+
+/// Outputs of a chunk of tokens of one head, and the state behind it.
+template <class Member, class V>
+KOKKOS_INLINE_FUNCTION void scan_chunk(const Member& team, const ScanChunk<V>& chunk) {
+  if constexpr (has_host_pieces<Member>) {
+    Kokkos::single(Kokkos::PerTeam(team), [&]() { KOKKOS_IF_ON_HOST((host::scan_chunk(chunk);)) });
+    team.team_barrier();
+  } else {
+    generic::scan_chunk(team, chunk);
+  }
+}
+
+template <class Member, class V>
+KOKKOS_INLINE_FUNCTION void chunk_steps(const Member& team, const ChunkSteps<V>& steps, const StepRule<V>& rule) {
+  if constexpr (has_host_pieces<Member>) {
+    Kokkos::single(Kokkos::PerTeam(team), [&]() { KOKKOS_IF_ON_HOST((host::chunk_steps(steps, rule);)) });
+  } else {
+    generic::chunk_steps(team, steps, rule);
+  }
+}
+
+template <class Member, class V>
+KOKKOS_INLINE_FUNCTION void chunk_pairs(const Member& team, const ChunkPairs<V>& pairs) {
+  if constexpr (has_host_pieces<Member>) {
+    Kokkos::single(Kokkos::PerTeam(team), [&]() { KOKKOS_IF_ON_HOST((host::chunk_pairs(pairs);)) });
+    team.team_barrier();
+  } else {
+    generic::chunk_pairs(team, pairs);
+  }
+}
+
+template <class Member, class V>
+KOKKOS_INLINE_FUNCTION void row_dots(const Member& team, int rows, int columns, Matrix<V> a, Matrix<V> b, V* result) {
+  if constexpr (has_host_pieces<Member>) {
+    Kokkos::single(Kokkos::PerTeam(team), [&]() {
+      KOKKOS_IF_ON_HOST((host::row_dots(host::TwoPanels<V>{rows, columns, a.data, a.row, b.data, b.row}, result);))
+    });
+  } else {
+    generic::row_dots(team, rows, columns, a, b, result);
+  }
+}
+
+template <class Member, class V>
+KOKKOS_INLINE_FUNCTION void column_dots(const Member& team, int rows, int columns, Matrix<V> a, Matrix<V> b,
+                                        V* result) {
+  if constexpr (has_host_pieces<Member>) {
+    Kokkos::single(Kokkos::PerTeam(team), [&]() {
+      KOKKOS_IF_ON_HOST((host::column_dots(host::TwoPanels<V>{rows, columns, a.data, a.row, b.data, b.row}, result,
+                                           static_cast<V*>(nullptr), 0);))
+    });
+  } else {
+    generic::column_dots(team, rows, columns, a, b, result);
+  }
+}
+
+template <class Member, class V>
+KOKKOS_INLINE_FUNCTION void column_dots_and_sum(const Member& team, int rows, int columns, Matrix<V> a, Matrix<V> b,
+                                                V* result, Matrix<V> sum) {
+  if constexpr (has_host_pieces<Member>) {
+    Kokkos::single(Kokkos::PerTeam(team), [&]() {
+      KOKKOS_IF_ON_HOST((host::column_dots(host::TwoPanels<V>{rows, columns, a.data, a.row, b.data, b.row}, result,
+                                           sum.data, sum.row);))
+    });
+  } else {
+    generic::column_dots_and_sum(team, rows, columns, a, b, result, sum);
+  }
+}
+
+template <class Member, class V>
+KOKKOS_INLINE_FUNCTION void scale_rows_and_skip(const Member& team, int rows, int columns, const V* factors,
+                                                Matrix<V> a, const V* skip, Matrix<V> b) {
+  if constexpr (has_host_pieces<Member>) {
+    Kokkos::single(Kokkos::PerTeam(team), [&]() {
+      KOKKOS_IF_ON_HOST((host::scale_rows(rows, columns, factors, a.data, a.row, skip, b.data, b.row);))
+    });
+  } else {
+    generic::scale_rows_and_skip(team, rows, columns, factors, a, skip, b);
+  }
+}
+
+template <class Member, class V>
+KOKKOS_INLINE_FUNCTION void scale_rows(const Member& team, int rows, int columns, const V* factors, Matrix<V> a) {
+  scale_rows_and_skip(team, rows, columns, factors, a, static_cast<const V*>(nullptr), Matrix<V>{});
+}
+
+template <class Member, class V>
+KOKKOS_INLINE_FUNCTION void scale_columns(const Member& team, int rows, int columns, const V* factors, Matrix<V> a) {
+  if constexpr (has_host_pieces<Member>) {
+    Kokkos::single(Kokkos::PerTeam(team),
+                   [&]() { KOKKOS_IF_ON_HOST((host::scale_columns(rows, columns, factors, a.data, a.row);)) });
+  } else {
+    generic::scale_columns(team, rows, columns, factors, a);
+  }
+}
+
+}  // namespace krait::tile
