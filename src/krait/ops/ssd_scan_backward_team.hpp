@@ -233,20 +233,32 @@ class ScanBackwardTeam {
         });
         tile::for_each(team_, 1, count, [&](int, int j) { call_.ddt(row_, call_.dt_place(from + j), head) = T(0); });
       }
-      tile::for_each(team_, count, call_.d_state, [&](int j, int n) {
-        store_group_gradient(call_.dB, call_.dB_sums, from + j, n, V(0));
-        store_group_gradient(call_.dC, call_.dC_sums, from + j, n, V(0));
-      });
+      clear_group_gradients(call_.dB, call_.dB_sums, from, count);
+      clear_group_gradients(call_.dC, call_.dC_sums, from, count);
     }
   }
 
-  /// An element of dB or dC: final, or one of the partial sums.
-  KOKKOS_INLINE_FUNCTION void store_group_gradient(const Strided<T, 4>& out, V* sums, std::int64_t token, int n,
-                                                   V value) const {
+  KOKKOS_INLINE_FUNCTION void clear_group_gradients(const Strided<T, 4>& out, V* sums, std::int64_t first,
+                                                    int count) const {
+    tile::for_each(team_, count, call_.d_state, [&](int j, int n) {
+      if (sums == nullptr) {
+        out(row_, first + j, group_, n) = T(0);
+      } else {
+        sums[((row_ * call_.length + first + j) * call_.blocks.count() + block_) * call_.d_state + n] = V(0);
+      }
+    });
+  }
+
+  /// dB or dC of a chunk, from its transpose: final, or partial sums.
+  KOKKOS_INLINE_FUNCTION void store_group_gradients(const Strided<T, 4>& out, V* sums, std::int64_t first, int count,
+                                                    Matrix<V> from) const {
     if (sums == nullptr) {
-      out(row_, token, group_, n) = static_cast<T>(value);
+      tile::load(team_, call_.d_state, count, from,
+                 Matrix<T>{&out(row_, first, group_, 0), out.stride[1], out.stride[3]}.transposed());
     } else {
-      sums[((row_ * call_.length + token) * call_.blocks.count() + block_) * call_.d_state + n] = value;
+      const std::int64_t row = call_.blocks.count() * call_.d_state;
+      tile::load(team_, call_.d_state, count, from,
+                 Matrix<V>{sums + (row_ * call_.length + first) * row + block_ * call_.d_state, row, 1}.transposed());
     }
   }
 
@@ -383,10 +395,8 @@ class ScanBackwardTeam {
     tile::gemm(team_, call_.d_state, count, count, c(), dscores(), V(1), db());
     tile::gemm(team_, call_.d_state, count, count, b(), weights(), V(1), dc());
     team_.team_barrier();
-    tile::for_each(team_, count, call_.d_state, [&](int j, int n) {
-      store_group_gradient(call_.dB, call_.dB_sums, t + j, n, db()(n, j));
-      store_group_gradient(call_.dC, call_.dC_sums, t + j, n, dc()(n, j));
-    });
+    store_group_gradients(call_.dB, call_.dB_sums, t, count, db());
+    store_group_gradients(call_.dC, call_.dC_sums, t, count, dc());
     team_.team_barrier();
   }
 

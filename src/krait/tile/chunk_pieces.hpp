@@ -62,50 +62,58 @@ KOKKOS_INLINE_FUNCTION void chunk_pairs(const Member& team, const ChunkPairs<V>&
 template <class Member, class V>
 KOKKOS_INLINE_FUNCTION void row_dots(const Member& team, int rows, int columns, Matrix<V> a, Matrix<V> b, V* result) {
   if constexpr (has_host_pieces<Member>) {
-    Kokkos::single(Kokkos::PerTeam(team), [&]() {
-      KOKKOS_IF_ON_HOST((host::row_dots(host::TwoPanels<V>{rows, columns, a.data, a.row, b.data, b.row}, result);))
-    });
-  } else {
-    generic::row_dots(team, rows, columns, a, b, result);
+    if (a.column == 1 && b.column == 1) {
+      Kokkos::single(Kokkos::PerTeam(team), [&]() {
+        KOKKOS_IF_ON_HOST((host::row_dots(host::TwoPanels<V>{rows, columns, a.data, a.row, b.data, b.row}, result);))
+      });
+      return;
+    }
   }
+  generic::row_dots(team, rows, columns, a, b, result);
 }
 
 template <class Member, class V>
 KOKKOS_INLINE_FUNCTION void column_dots(const Member& team, int rows, int columns, Matrix<V> a, Matrix<V> b,
                                         V* result) {
   if constexpr (has_host_pieces<Member>) {
-    Kokkos::single(Kokkos::PerTeam(team), [&]() {
-      KOKKOS_IF_ON_HOST((host::column_dots(host::TwoPanels<V>{rows, columns, a.data, a.row, b.data, b.row}, result,
-                                           static_cast<V*>(nullptr), 0);))
-    });
-  } else {
-    generic::column_dots(team, rows, columns, a, b, result);
+    if (a.column == 1 && b.column == 1) {
+      Kokkos::single(Kokkos::PerTeam(team), [&]() {
+        KOKKOS_IF_ON_HOST((host::column_dots(host::TwoPanels<V>{rows, columns, a.data, a.row, b.data, b.row}, result,
+                                             static_cast<V*>(nullptr), 0);))
+      });
+      return;
+    }
   }
+  generic::column_dots(team, rows, columns, a, b, result);
 }
 
 template <class Member, class V>
 KOKKOS_INLINE_FUNCTION void column_dots_and_sum(const Member& team, int rows, int columns, Matrix<V> a, Matrix<V> b,
                                                 V* result, Matrix<V> sum) {
   if constexpr (has_host_pieces<Member>) {
-    Kokkos::single(Kokkos::PerTeam(team), [&]() {
-      KOKKOS_IF_ON_HOST((host::column_dots(host::TwoPanels<V>{rows, columns, a.data, a.row, b.data, b.row}, result,
-                                           sum.data, sum.row);))
-    });
-  } else {
-    generic::column_dots_and_sum(team, rows, columns, a, b, result, sum);
+    if (a.column == 1 && b.column == 1 && sum.column == 1) {
+      Kokkos::single(Kokkos::PerTeam(team), [&]() {
+        KOKKOS_IF_ON_HOST((host::column_dots(host::TwoPanels<V>{rows, columns, a.data, a.row, b.data, b.row}, result,
+                                             sum.data, sum.row);))
+      });
+      return;
+    }
   }
+  generic::column_dots_and_sum(team, rows, columns, a, b, result, sum);
 }
 
 template <class Member, class V>
 KOKKOS_INLINE_FUNCTION void scale_rows_and_skip(const Member& team, int rows, int columns, const V* factors,
                                                 Matrix<V> a, const V* skip, Matrix<V> b) {
   if constexpr (has_host_pieces<Member>) {
-    Kokkos::single(Kokkos::PerTeam(team), [&]() {
-      KOKKOS_IF_ON_HOST((host::scale_rows(rows, columns, factors, a.data, a.row, skip, b.data, b.row);))
-    });
-  } else {
-    generic::scale_rows_and_skip(team, rows, columns, factors, a, skip, b);
+    if (a.column == 1 && b.column == 1) {
+      Kokkos::single(Kokkos::PerTeam(team), [&]() {
+        KOKKOS_IF_ON_HOST((host::scale_rows(rows, columns, factors, a.data, a.row, skip, b.data, b.row);))
+      });
+      return;
+    }
   }
+  generic::scale_rows_and_skip(team, rows, columns, factors, a, skip, b);
 }
 
 template <class Member, class V>
@@ -116,11 +124,13 @@ KOKKOS_INLINE_FUNCTION void scale_rows(const Member& team, int rows, int columns
 template <class Member, class V>
 KOKKOS_INLINE_FUNCTION void scale_columns(const Member& team, int rows, int columns, const V* factors, Matrix<V> a) {
   if constexpr (has_host_pieces<Member>) {
-    Kokkos::single(Kokkos::PerTeam(team),
-                   [&]() { KOKKOS_IF_ON_HOST((host::scale_columns(rows, columns, factors, a.data, a.row);)) });
-  } else {
-    generic::scale_columns(team, rows, columns, factors, a);
+    if (a.column == 1) {
+      Kokkos::single(Kokkos::PerTeam(team),
+                     [&]() { KOKKOS_IF_ON_HOST((host::scale_columns(rows, columns, factors, a.data, a.row);)) });
+      return;
+    }
   }
+  generic::scale_columns(team, rows, columns, factors, a);
 }
 
 }  // namespace krait::tile
