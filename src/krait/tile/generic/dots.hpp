@@ -61,7 +61,7 @@ KOKKOS_INLINE_FUNCTION void column_dots(const Member& team, int rows, int column
 template <class Member, class V>
 KOKKOS_INLINE_FUNCTION void column_dots_and_sum(const Member& team, int rows, int columns, Matrix<V> a, Matrix<V> b,
                                                 V* result, Matrix<V> sum) {
-  column_dots(team, rows, columns, a, b, result);
+  generic::column_dots(team, rows, columns, a, b, result);
   for_each(team, rows, columns, [=](int i, int j) { sum(i, j) += a(i, j); });
 }
 

@@ -47,7 +47,7 @@ KOKKOS_INLINE_FUNCTION void scan_chunk(const Member& team, const ScanChunk<V>& k
     generic::gemm(team, to - from, k.channels, to, weights.from(from, 0), x, V(1), y.from(from, 0));
   }
   team.team_barrier();
-  scale_rows(team, count, k.channels, k.leave, x);
+  generic::scale_rows(team, count, k.channels, k.leave, x);
   team.team_barrier();
   generic::gemm(team, k.d_state, k.channels, count, b, x, k.enter[count - 1], state);
   team.team_barrier();
