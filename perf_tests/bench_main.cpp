@@ -34,15 +34,9 @@ void peak(benchmark::State& state, const char* counter, double value) {
   state.counters[counter] = value;
 }
 
-void register_peaks() {
-  const std::string threads = "/T:" + std::to_string(krait::perf::Exec().concurrency());
-  benchmark::RegisterBenchmark(
-      "peak/copy" + threads,
-      [](benchmark::State& state) { peak(state, "bytes_per_second", krait::perf::copy_bandwidth()); })
-      ->UseManualTime()
-      ->Iterations(1);
-  benchmark::RegisterBenchmark("peak/fma/float" + threads,
-                               [](benchmark::State& state) { peak(state, "flops", krait::perf::fma_peak(false)); })
+void add_peak(const std::string& name, const char* counter, double (*measure)()) {
+  benchmark::RegisterBenchmark("peak/" + name + "/T:" + std::to_string(krait::perf::Exec().concurrency()),
+                               [=](benchmark::State& state) { peak(state, counter, measure()); })
       ->UseManualTime()
       ->Iterations(1);
 }
@@ -58,11 +52,14 @@ int main(int argc, char** argv) {
   benchmark::AddCustomContext("compiler", __VERSION__);
   benchmark::AddCustomContext("OMP_NUM_THREADS", environment("OMP_NUM_THREADS"));
   benchmark::AddCustomContext("OMP_PROC_BIND", environment("OMP_PROC_BIND"));
-  register_peaks();
+  add_peak("copy", "bytes_per_second", krait::perf::copy_bandwidth);
+  add_peak("fma/float", "flops", krait::perf::fma_peak<float>);
+  add_peak("fma/double", "flops", krait::perf::fma_peak<double>);
   krait::perf::register_conv();
   krait::perf::register_mixer();
   krait::perf::register_norm();
   krait::perf::register_projection();
+  krait::perf::register_recurrence();
   krait::perf::register_scan();
   benchmark::RunSpecifiedBenchmarks();
   benchmark::Shutdown();

@@ -1,72 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#include <krait/ops/ssd_scan.hpp>
 #include <krait/ops/ssd_scan_backward.hpp>
 #include <krait/ops/ssd_scan_summary.hpp>
 
-#include "harness.hpp"
+#include "scan_tensors.hpp"
 
 namespace krait::perf {
 namespace {
 
-/// The tensors of a scan of one row, and of its backward.
-template <class T>
-struct ScanTensors {
-  using V = accumulator_t<T>;
-  using Heads = Kokkos::View<V*>;
-  using Activations = Kokkos::View<T****, Kokkos::LayoutRight>;
-  using Steps = Kokkos::View<T***, Kokkos::LayoutRight>;
-
-  SsdScanShape shape;
-  SequenceRuns runs;
-  Activations x, B, C, out;
-  Steps dt;
-  Heads A, D;
-
-  /// \param slowest  A of the slowest head; the fastest has 16 times as much
-  ScanTensors(const LayerShape& s, std::int64_t length, double slowest = -1)
-      : shape{1, length, s.H, s.P, s.G, s.N},
-        runs(SequenceRuns::whole_rows(1, length)),
-        x(data<Activations>(-1, 1, 1, length, s.H, s.P)),
-        B(data<Activations>(-0.1, 0.1, 1, length, s.G, s.N)),
-        C(data<Activations>(-0.1, 0.1, 1, length, s.G, s.N)),
-        out(data<Activations>(0, 1, 1, length, s.H, s.P)),
-        // Steps between about 1e-3 and 0.1, as in a freshly initialised layer.
-        dt(data<Steps>(-6.9, -2.25, 1, length, s.H)),
-        A(data<Heads>(16 * slowest, slowest, s.H)),
-        D(data<Heads>(0, 1, s.H)) {}
-
-  template <class Arguments>
-  void set_inputs(Arguments& arguments) const {
-    arguments.x = x;
-    arguments.dt = dt;
-    arguments.A = A;
-    arguments.B = B;
-    arguments.C = C;
-    arguments.D = D;
-  }
-
-  [[nodiscard]] SsdScanArguments<T> forward() const {
-    SsdScanArguments<T> arguments;
-    set_inputs(arguments);
-    arguments.out = out;
-    return arguments;
-  }
-
-  /// What has to move when every tensor moves once: `wide` of H * P elements per token, `narrow` of G * N, `steps` of
-  /// H.
-  [[nodiscard]] Cost cost(double wide, double narrow, double steps, double products) const {
-    const auto L = static_cast<double>(shape.length), H = static_cast<double>(shape.heads),
-               P = static_cast<double>(shape.head_dim), G = static_cast<double>(shape.groups),
-               N = static_cast<double>(shape.d_state);
-    return {L, sizeof(T) * L * (wide * H * P + narrow * G * N + steps * H), products * L * H * P * N,
-            std::is_same_v<T, double>};
-  }
-};
-
+template <bool slow>
 struct Scan {
   template <class T>
   static void run(benchmark::State& state, const LayerShape& s, std::int64_t length) {
-    const ScanTensors<T> tensors(s, length);
+    const ScanTensors<T> tensors(s, length, slow ? slow_decay : initialised_decay);
     const SsdScanPlan<T> plan(Exec(), tensors.shape);
     // Two multiply-adds per element of the state and token.
     perf::run(state, tensors.cost(2, 2, 1, 4),
@@ -95,26 +40,20 @@ void summarize(benchmark::State& state, const ScanTensors<T>& tensors) {
 }
 
 /// With the decays of an initialised layer most heads remember a tail of the row only.
-struct SummarizeInitialised {
+template <bool slow>
+struct Summarize {
   template <class T>
   static void run(benchmark::State& state, const LayerShape& s, std::int64_t length) {
-    summarize(state, ScanTensors<T>(s, length));
+    summarize(state, ScanTensors<T>(s, length, slow ? slow_decay : initialised_decay));
   }
 };
 
-/// All heads remember everything.
-struct SummarizeSlow {
-  template <class T>
-  static void run(benchmark::State& state, const LayerShape& s, std::int64_t length) {
-    summarize(state, ScanTensors<T>(s, length, -1e-5));
-  }
-};
-
+template <bool slow>
 struct ScanBackward {
   template <class T>
   static void run(benchmark::State& state, const LayerShape& s, std::int64_t length) {
     using Tensors = ScanTensors<T>;
-    const Tensors tensors(s, length);
+    const Tensors tensors(s, length, slow ? slow_decay : initialised_decay);
     SsdScanBackwardArguments<T> arguments;
     tensors.set_inputs(arguments);
     const auto dout = data<typename Tensors::Activations>(-1, 1, 1, length, s.H, s.P);
@@ -144,15 +83,12 @@ struct ScanBackward {
 }  // namespace
 
 void register_scan() {
-  add_all<Scan>("ssd_scan/forward");
-  add_all<SummarizeInitialised>("ssd_scan/summarize");
-  add_all<SummarizeSlow>("ssd_scan/summarize_slow");
-  add_all<ScanBackward>("ssd_scan/backward");
-  constexpr LayerShape large{"mamba2_2p7b", 80, 64, 1, 128};
-  for (const std::int64_t length : lengths) {
-    add("ssd_scan/backward", large, scalar_name<float>(), length,
-        [=](benchmark::State& state) { ScanBackward::run<float>(state, large, length); });
-  }
+  add_all<Scan<false>>("ssd_scan/forward");
+  add_all<Scan<true>>("ssd_scan/forward_slow");
+  add_all<Summarize<false>>("ssd_scan/summarize");
+  add_all<Summarize<true>>("ssd_scan/summarize_slow");
+  add_all<ScanBackward<false>>("ssd_scan/backward");
+  add_all<ScanBackward<true>>("ssd_scan/backward_slow");
 }
 
 }  // namespace krait::perf

@@ -1,12 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "fma_peak.hpp"
 
-#include <algorithm>
-#include <atomic>
-#include <chrono>
-#include <thread>
-#include <vector>
-
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <immintrin.h>
 #endif
@@ -14,99 +8,74 @@
 namespace krait::perf {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
 // Twelve chains hide the latency of two units; the factors keep the values bounded.
 constexpr int chains = 12;
 constexpr long rounds = 20000;
 
-volatile float sink;
 /// Where a chain starts. Read anew for each, as the compiler would make one of two chains that it knows to be equal.
-volatile float origin;
+template <class V>
+volatile V origin = V(0);
+template <class V>
+volatile V sink;
 
-/// Each returns the operations of one call.
+template <class V>
 double portable() {
-  constexpr int lanes = 4;
-  float sum[chains][lanes];
+  constexpr int lanes = 16 / sizeof(V);
+  V sum[chains][lanes];
   for (auto& chain : sum) {
-    for (float& value : chain) value = origin;
+    for (V& value : chain) value = origin<V>;
   }
   for (long r = 0; r < rounds; ++r) {
     for (auto& chain : sum) {
-      for (float& value : chain) value = value * 0.5F + 1.0F;
+      for (V& value : chain) value = value * V(0.5) + V(1);
     }
   }
   for (auto& chain : sum) {
-    for (const float value : chain) sink = value;
+    for (const V value : chain) sink<V> = value;
   }
   return 2.0 * rounds * chains * lanes;
 }
 
 #if defined(__x86_64__) && defined(__GNUC__)
-__attribute__((target("avx512f"))) double avx512() {
-  __m512 sum[chains];
-  for (auto& chain : sum) chain = _mm512_set1_ps(origin);
-  const __m512 half = _mm512_set1_ps(0.5F);
-  const __m512 one = _mm512_set1_ps(1.0F);
-  for (long r = 0; r < rounds; ++r) {
-    for (int i = 0; i < chains; ++i) sum[i] = _mm512_fmadd_ps(sum[i], half, one);
+#define KRAIT_FMA_BURST(NAME, TARGET, VECTOR, V, LANES, SUFFIX, PREFIX)          \
+  __attribute__((target(TARGET))) double NAME(V) {                               \
+    VECTOR sum[chains];                                                          \
+    for (auto& chain : sum) chain = PREFIX##_set1_##SUFFIX(origin<V>);           \
+    const VECTOR half = PREFIX##_set1_##SUFFIX(V(0.5));                          \
+    const VECTOR one = PREFIX##_set1_##SUFFIX(V(1));                             \
+    for (long r = 0; r < rounds; ++r) {                                          \
+      for (auto& chain : sum) chain = PREFIX##_fmadd_##SUFFIX(chain, half, one); \
+    }                                                                            \
+    for (auto& chain : sum) sink<V> = chain[0];                                  \
+    return 2.0 * rounds * chains * (LANES);                                      \
   }
-  for (int i = 0; i < chains; ++i) sink = _mm512_cvtss_f32(sum[i]);
-  return 2.0 * rounds * chains * 16;
-}
+KRAIT_FMA_BURST(avx512, "avx512f", __m512, float, 16, ps, _mm512)
+KRAIT_FMA_BURST(avx512, "avx512f", __m512d, double, 8, pd, _mm512)
+KRAIT_FMA_BURST(avx2, "avx2,fma", __m256, float, 8, ps, _mm256)
+KRAIT_FMA_BURST(avx2, "avx2,fma", __m256d, double, 4, pd, _mm256)
+#undef KRAIT_FMA_BURST
 
-__attribute__((target("avx2,fma"))) double avx2() {
-  __m256 sum[chains];
-  for (auto& chain : sum) chain = _mm256_set1_ps(origin);
-  const __m256 half = _mm256_set1_ps(0.5F);
-  const __m256 one = _mm256_set1_ps(1.0F);
-  for (long r = 0; r < rounds; ++r) {
-    for (int i = 0; i < chains; ++i) sum[i] = _mm256_fmadd_ps(sum[i], half, one);
-  }
-  for (int i = 0; i < chains; ++i) sink = _mm256_cvtss_f32(sum[i]);
-  return 2.0 * rounds * chains * 8;
-}
-
-auto best_loop() {
+template <class V>
+double best() {
   __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx512f")) return avx512;
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return avx2;
-  return portable;
+  if (__builtin_cpu_supports("avx512f")) return avx512(V());
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return avx2(V());
+  return portable<V>();
 }
 #else
-auto best_loop() { return portable; }
+template <class V>
+double best() {
+  return portable<V>();
+}
 #endif
 
 }  // namespace
 
-double measure_fma_peak(int threads) {
-  const auto loop = best_loop();
-  double best = 0;
-  for (int attempt = 0; attempt < 5; ++attempt) {
-    std::atomic<int> ready{0};
-    std::vector<double> rates(static_cast<std::size_t>(threads));
-    std::vector<std::thread> team;
-    for (int t = 0; t < threads; ++t) {
-      team.emplace_back([&, t] {
-        loop();
-        ++ready;
-        while (ready < threads) std::this_thread::yield();
-        const auto start = Clock::now();
-        double operations = 0;
-        double seconds = 0;
-        do {
-          operations += loop();
-          seconds = std::chrono::duration<double>(Clock::now() - start).count();
-        } while (seconds < 0.08);
-        rates[static_cast<std::size_t>(t)] = operations / seconds;
-      });
-    }
-    for (std::thread& thread : team) thread.join();
-    double sum = 0;
-    for (const double rate : rates) sum += rate;
-    best = std::max(best, sum);
-  }
-  return best;
+template <class V>
+double fma_burst() {
+  return best<V>();
 }
+template double fma_burst<float>();
+template double fma_burst<double>();
 
 }  // namespace krait::perf

@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
+/// \file
+/// Multiply-adds and nothing else, on a host. No Kokkos here, for the sources with vector instructions.
+
 namespace krait::perf {
 
-/// Single-precision multiply-adds per second that `threads` threads of this machine reach together, counted as two
-/// operations each: the widest vectors the processor has, whatever the build was compiled for. Takes half a second.
-double measure_fma_peak(int threads);
+/// Multiply-adds of registers in the widest vectors that the processor has, whatever the build was compiled for, on the
+/// calling thread: some tenths of a millisecond. V is float or double.
+/// \return  operations, two for a multiply-add
+template <class V>
+double fma_burst();
 
 }  // namespace krait::perf

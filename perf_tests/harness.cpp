@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <krait/core/kokkos_shims.hpp>
 
 #include "fma_peak.hpp"
 
@@ -11,7 +12,22 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+Peers& peers() {
+  static Peers instance;
+  return instance;
+}
+
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+double seconds_of(const Call& call) {
+  const Exec exec;
+  peers().wait();
+  exec.fence("krait::perf: start");
+  const auto start = Clock::now();
+  call(exec);
+  exec.fence("krait::perf: end");
+  return peers().slowest(seconds_since(start));
+}
 
 /// Copies between two large arrays, kept until Kokkos ends.
 class Copies {
@@ -21,18 +37,14 @@ class Copies {
   }
 
   /// Seconds of `count` copies, one after the other.
-  double time(int count) const {
-    const Exec exec;
-    exec.fence("krait::perf: before the copies");
-    const auto start = Clock::now();
-    for (int i = 0; i < count; ++i) {
-      Kokkos::deep_copy(exec, to_, from_);
-      exec.fence("krait::perf: copy is done");
-    }
-    return seconds_since(start);
+  [[nodiscard]] double time(int count) const {
+    double seconds = 0;
+    for (int i = 0; i < count; ++i)
+      seconds += seconds_of([this](const Exec& exec) { Kokkos::deep_copy(exec, to_, from_); });
+    return seconds;
   }
-  /// Of one copy, load and store counted.
-  [[nodiscard]] double bytes() const { return 2.0 * 4.0 * static_cast<double>(from_.size()); }
+  /// Of one copy of each peer, load and store counted.
+  [[nodiscard]] double bytes() const { return 2.0 * 4.0 * static_cast<double>(from_.size()) * peers().count; }
 
  private:
   Kokkos::View<float*> from_ = data<Kokkos::View<float*>>(0, 1, std::int64_t{1} << 26);
@@ -49,30 +61,71 @@ const Copies& copies() {
 class CopyBandwidth {
  public:
   CopyBandwidth() : seconds_(copies().time(count)) {}
-  double after() { return 2 * count * copies().bytes() / (seconds_ + copies().time(count)); }
+  [[nodiscard]] double after() const { return 2 * count * copies().bytes() / (seconds_ + copies().time(count)); }
 
  private:
   static constexpr int count = 4;
   double seconds_;
 };
 
-double seconds_of(const std::function<void(const Exec&)>& call) {
-  const Exec exec;
-  exec.fence("krait::perf: start");
-  const auto start = Clock::now();
-  call(exec);
-  exec.fence("krait::perf: end");
-  return seconds_since(start);
-}
+template <class V>
+struct HostBursts {
+  int bursts;
+  Kokkos::View<double*, Kokkos::HostSpace> operations;
+  void operator()(std::int64_t thread) const {
+    for (int i = 0; i < bursts; ++i) operations(thread) += fma_burst<V>();
+  }
+};
 
-void count(benchmark::State& state, const Cost& cost, double total, double bandwidth) {
-  const double calls_per_second = static_cast<double>(state.iterations()) / total;
-  state.counters["tokens_per_second"] = cost.tokens * calls_per_second;
-  state.counters["copy_fraction"] = cost.bytes * calls_per_second / bandwidth;
-  state.counters["flops_fraction"] = cost.operations * calls_per_second / fma_peak(cost.double_precision);
+/// Eight chains per thread; enough threads hide the latency.
+template <class V>
+struct DeviceChains {
+  static constexpr int chains = 8;
+  static constexpr int rounds = 4096;
+  Kokkos::View<V*> out;
+  V origin;
+  KOKKOS_FUNCTION void operator()(std::int64_t thread) const {
+    V sum[chains];
+    for (int i = 0; i < chains; ++i) sum[i] = origin + V(i);
+    for (int r = 0; r < rounds; ++r) {
+      for (V& value : sum) value = value * V(0.5) + V(1);
+    }
+    V all = 0;
+    for (const V value : sum) all += value;
+    if (all < V(0)) out(thread) = all;  // never, but only the sums tell
+  }
+};
+
+/// Operations per second of one parallel region of all threads that the operators get, bound to cores as they are.
+template <class V>
+double measure_fma_peak() {
+  using Threads = Kokkos::RangePolicy<Exec, Kokkos::IndexType<std::int64_t>, Kokkos::Schedule<Kokkos::Static>>;
+  const int concurrency = Exec().concurrency();
+  double best = 0;
+  for (int attempt = 0; attempt < 8; ++attempt) {
+    double operations = 0;
+    double seconds = 0;
+    if constexpr (impl::is_host_execution<Exec>) {
+      const HostBursts<V> bursts{200, {"krait::perf::operations", static_cast<std::size_t>(concurrency)}};
+      seconds = seconds_of([&](const Exec& exec) {
+        Kokkos::parallel_for("krait::perf::fma_peak", Threads(exec, 0, concurrency), bursts);
+      });
+      for (int t = 0; t < concurrency; ++t) operations += bursts.operations(t);
+    } else {
+      const std::int64_t threads = 16 * std::int64_t{concurrency};
+      const DeviceChains<V> chains{Kokkos::View<V*>("krait::perf::sums", static_cast<std::size_t>(threads)), V(0)};
+      seconds = seconds_of(
+          [&](const Exec& exec) { Kokkos::parallel_for("krait::perf::fma_peak", Threads(exec, 0, threads), chains); });
+      operations = 2.0 * chains.chains * chains.rounds * static_cast<double>(threads);
+    }
+    best = std::max(best, operations * peers().count / seconds);
+  }
+  return best;
 }
 
 }  // namespace
+
+void set_peers(const Peers& all) { peers() = all; }
 
 double copy_bandwidth() {
   double best = copies().time(1);
@@ -80,38 +133,40 @@ double copy_bandwidth() {
   return copies().bytes() / best;
 }
 
-double fma_peak(bool double_precision) {
-  static const double peak = measure_fma_peak(Exec().concurrency());
-  return double_precision ? peak / 2 : peak;
+template <class V>
+double fma_peak() {
+  static const double peak = measure_fma_peak<V>();
+  return peak;
 }
+template double fma_peak<float>();
+template double fma_peak<double>();
 
-void run(benchmark::State& state, const Cost& cost, const std::function<void(const Exec&)>& call) {
+Times run(benchmark::State& state, const Cost& cost, const Call& call, const Call& beside) {
   call(Exec());
-  CopyBandwidth bandwidth;
-  double total = 0;
+  if (beside) beside(Exec());
+  const double peak = cost.double_precision ? fma_peak<double>() : fma_peak<float>();
+  const CopyBandwidth bandwidth;
+  Times times;
   for (auto _ : state) {
+    if (beside) times.beside += seconds_of(beside);
     const double seconds = seconds_of(call);
     state.SetIterationTime(seconds);
-    total += seconds;
+    times.own += seconds;
   }
-  count(state, cost, total, bandwidth.after());
+  const double copied = bandwidth.after();
+  const double calls_per_second = static_cast<double>(state.iterations()) / times.own;
+  state.counters["tokens_per_second"] = cost.tokens * calls_per_second;
+  state.counters["copy_fraction"] = cost.bytes * calls_per_second / copied;
+  state.counters["flops_fraction"] = cost.operations * calls_per_second / peak;
+  if (cost.in_sequence) {
+    state.counters["bound_fraction"] = (cost.bytes / copied + cost.operations / peak) * calls_per_second;
+  }
+  return times;
 }
 
-void run_backward(benchmark::State& state, const Cost& cost, const std::function<void(const Exec&)>& call,
-                  const std::function<void(const Exec&)>& forward) {
-  call(Exec());
-  forward(Exec());
-  CopyBandwidth bandwidth;
-  double total = 0;
-  double total_forward = 0;
-  for (auto _ : state) {
-    total_forward += seconds_of(forward);
-    const double seconds = seconds_of(call);
-    state.SetIterationTime(seconds);
-    total += seconds;
-  }
-  count(state, cost, total, bandwidth.after());
-  state.counters["backward_over_forward"] = total / total_forward;
+void run_backward(benchmark::State& state, const Cost& cost, const Call& call, const Call& forward) {
+  const Times times = run(state, cost, call, forward);
+  state.counters["backward_over_forward"] = times.own / times.beside;
 }
 
 void add(const std::string& name, const LayerShape& shape, const char* scalar, std::int64_t length,

@@ -26,8 +26,11 @@ struct LayerShape {
   std::int64_t N;
 };
 
-inline constexpr LayerShape shapes[] = {
-    {"mamba2_130m", 24, 64, 1, 128}, {"mamba2_2p7b", 80, 64, 1, 128}, {"odd", 5, 33, 1, 47}};
+inline constexpr LayerShape mamba2_130m{"mamba2_130m", 24, 64, 1, 128};
+inline constexpr LayerShape mamba2_2p7b{"mamba2_2p7b", 80, 64, 1, 128};
+inline constexpr LayerShape nemotron_h_8b{"nemotron_h_8b", 128, 64, 8, 128};
+inline constexpr LayerShape odd{"odd", 5, 33, 1, 47};
+inline constexpr LayerShape shapes[] = {mamba2_130m, mamba2_2p7b, nemotron_h_8b, odd};
 inline constexpr std::int64_t lengths[] = {2048, 16384};
 
 /// What one call does at least: no algorithm moves fewer bytes or needs fewer operations.
@@ -36,37 +39,63 @@ struct Cost {
   double bytes;
   double operations;
   bool double_precision;
+  /// Bytes and operations belong to parts that come one after the other: counter `bound_fraction` is the time that both
+  /// take at the rates of copy and multiply-adds, over the time of the call.
+  bool in_sequence = false;
 };
 
-/// Bytes per second of a copy, load and store counted, by all threads of the default instance: the best of some. The
-/// counter `copy_fraction` of a benchmark refers to copies just before and behind its timed loop.
+/// The processes that run a benchmark together: one, unless set_peers() says otherwise.
+struct Peers {
+  int count = 1;
+  void (*wait)() = [] {};                                        ///< until all are here
+  double (*slowest)(double) = [](double mine) { return mine; };  ///< of all, on all
+};
+void set_peers(const Peers& peers);
+
+/// Bytes per second of a copy, load and store counted, by all threads of the default instance of all peers: the best of
+/// some. The counter `copy_fraction` of a benchmark refers to copies just before and behind its timed loop.
 double copy_bandwidth();
-/// Operations per second in single precision (measured once) or double precision (half of it).
-double fma_peak(bool double_precision);
+/// Operations per second in multiply-adds of V (float or double), by the same threads: the best of some, measured once.
+template <class V>
+double fma_peak();
+
+/// Seconds of all calls of a timed loop, and of what ran beside it.
+struct Times {
+  double own = 0;
+  double beside = 0;
+};
+
+using Call = std::function<void(const Exec&)>;
 
 /// Runs `call` until Google Benchmark is content. Each timed section begins and ends with a fence, so it holds the work
-/// and not the launch of it.
-void run(benchmark::State& state, const Cost& cost, const std::function<void(const Exec&)>& call);
+/// and not the launch of it; between several peers it begins when all are there, and the slowest counts. `beside` runs
+/// in turn with it, untimed by Google Benchmark, so that what disturbs one disturbs both and their ratio means
+/// something. Sets the counters tokens_per_second, copy_fraction and flops_fraction.
+Times run(benchmark::State& state, const Cost& cost, const Call& call, const Call& beside = {});
 
-/// The same for the backward of an operator; `forward` runs in turn with it, so that what disturbs one disturbs both,
-/// and the counter `backward_over_forward` is the ratio of their times.
-void run_backward(benchmark::State& state, const Cost& cost, const std::function<void(const Exec&)>& call,
-                  const std::function<void(const Exec&)>& forward);
+/// The same for the backward of an operator, beside its forward: counter `backward_over_forward`.
+void run_backward(benchmark::State& state, const Cost& cost, const Call& call, const Call& forward);
 
 /// Registers "name/shape/scalar/L:tokens/T:threads".
 void add(const std::string& name, const LayerShape& shape, const char* scalar, std::int64_t length,
          const std::function<void(benchmark::State&)>& body);
 
-/// Registers the operator's benchmark of every shape, scalar and length. `Body::run<T>(state, shape, length)`.
+/// The same for every scalar. `Body::run<T>(state, shape, length)`.
+template <class Body>
+void add_scalars(const std::string& name, const LayerShape& shape, std::int64_t length) {
+  add(name, shape, scalar_name<float>(), length,
+      [=](benchmark::State& state) { Body::template run<float>(state, shape, length); });
+  add(name, shape, scalar_name<double>(), length,
+      [=](benchmark::State& state) { Body::template run<double>(state, shape, length); });
+  add(name, shape, scalar_name<bfloat16>(), length,
+      [=](benchmark::State& state) { Body::template run<bfloat16>(state, shape, length); });
+}
+
+/// Registers the operator's benchmark of every shape, scalar and length.
 template <class Body>
 void add_all(const std::string& name) {
   for (const LayerShape& shape : shapes) {
-    for (const std::int64_t length : lengths) {
-      add(name, shape, scalar_name<float>(), length,
-          [=](benchmark::State& state) { Body::template run<float>(state, shape, length); });
-      add(name, shape, scalar_name<bfloat16>(), length,
-          [=](benchmark::State& state) { Body::template run<bfloat16>(state, shape, length); });
-    }
+    for (const std::int64_t length : lengths) add_scalars<Body>(name, shape, length);
   }
 }
 
@@ -98,5 +127,7 @@ void register_mixer();
 void register_norm();
 void register_projection();
 void register_scan();
+/// Scan and recurrence side by side.
+void register_recurrence();
 
 }  // namespace krait::perf
