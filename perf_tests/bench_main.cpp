@@ -35,6 +35,7 @@ int main(int argc, char** argv) {
   krait::perf::register_projection();
   krait::perf::register_recurrence();
   krait::perf::register_scan();
+  krait::perf::register_update();
   const int status = krait::perf::run_benchmarks(true);
   benchmark::Shutdown();
   return status;

@@ -129,5 +129,7 @@ void register_projection();
 void register_scan();
 /// Scan and recurrence side by side.
 void register_recurrence();
+/// Steps of a decode loop.
+void register_update();
 
 }  // namespace krait::perf

@@ -23,6 +23,7 @@
 #include <krait/mixer/mamba_mixer.hpp>
 #include <krait/ops/causal_conv1d.hpp>
 #include <krait/ops/causal_conv1d_backward.hpp>
+#include <krait/ops/causal_conv1d_update.hpp>
 #include <krait/ops/gated_rms_norm.hpp>
 #include <krait/ops/gated_rms_norm_backward.hpp>
 #include <krait/ops/projection.hpp>
@@ -31,6 +32,7 @@
 #include <krait/ops/ssd_scan.hpp>
 #include <krait/ops/ssd_scan_backward.hpp>
 #include <krait/ops/ssd_scan_summary.hpp>
+#include <krait/ops/state_update.hpp>
 #include <krait/parallel/hidden_parallel.hpp>
 #include <krait/parallel/local.hpp>
 #include <krait/parallel/machine.hpp>

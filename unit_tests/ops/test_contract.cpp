@@ -7,10 +7,12 @@
 #include <functional>
 #include <krait/ops/causal_conv1d.hpp>
 #include <krait/ops/causal_conv1d_backward.hpp>
+#include <krait/ops/causal_conv1d_update.hpp>
 #include <krait/ops/gated_rms_norm.hpp>
 #include <krait/ops/gated_rms_norm_backward.hpp>
 #include <krait/ops/projection.hpp>
 #include <krait/ops/projection_backward.hpp>
+#include <krait/ops/state_update.hpp>
 #include <string>
 #include <vector>
 
@@ -37,7 +39,7 @@ struct Operation {
   std::string name;
   std::function<void(const Exec&)> call;
   std::function<std::vector<double>()> result;
-  std::function<void()> reset = [] {};  ///< before a call whose results are added to
+  std::function<void()> reset = [] {};  ///< before a call whose results depend on what they were
 };
 
 template <class View>
@@ -219,6 +221,58 @@ Operation product_backward(Arrangement arrangement) {
   return {"krait::projection_backward", call, [=] { return values_of_all(din, dweight, dbias); }, reset};
 }
 
+template <class T>
+Operation convolution_update(Arrangement arrangement) {
+  using A = krait::accumulator_t<T>;
+  const auto x = random_strided_view<T>(arrangement, 1, rows, 3, features);
+  const auto out = krait::test::strided_view<T>(arrangement, rows, 3, features);
+  const auto weight = krait::test::random_view<Kokkos::View<A**>>(2, features, 4);
+  const Kokkos::View<T***> states("krait::test::states", rows, features, 3);
+  const auto call = [=](const Exec& exec) {
+    krait::CausalConv1dUpdateArguments<T> arguments;
+    arguments.states = states;
+    arguments.x = x;
+    arguments.weight = weight;
+    arguments.out = out;
+    krait::causal_conv1d_update<T>(exec, arguments);
+  };
+  const auto reset = [=] { krait::test::fill_normal(states, 3); };
+  return {"krait::causal_conv1d_update", call, [=] { return values_of_all(out, states); }, reset};
+}
+
+/// With few heads: threads share them.
+template <class T, class Layout>
+Operation update() {
+  using A = krait::accumulator_t<T>;
+  using Tokens = Kokkos::View<T****, Layout>;
+  constexpr std::int64_t heads = 3, head_dim = 70, d_state = 50;
+  const auto x = krait::test::random_view<Tokens>(1, rows, 2, heads, head_dim);
+  const auto B = krait::test::random_view<Tokens>(2, rows, 2, 1, d_state);
+  const auto C = krait::test::random_view<Tokens>(3, rows, 2, 1, d_state);
+  const auto z = krait::test::random_view<Tokens>(4, rows, 2, heads, head_dim);
+  const auto dt = krait::test::random_view<Kokkos::View<T***>>(5, rows, 2, heads);
+  const auto D = krait::test::random_view<Kokkos::View<A*>>(6, heads);
+  const auto out = krait::test::poisoned_view<Tokens>(rows, 2, heads, head_dim);
+  const Kokkos::View<A*> rates("krait::test::A", heads);
+  krait::test::fill_uniform(rates, 7, -16, -1);
+  const Kokkos::View<A****, Layout> states("krait::test::states", rows, heads, head_dim, d_state);
+  const auto call = [=](const Exec& exec) {
+    krait::StateUpdateArguments<T> arguments;
+    arguments.states = states;
+    arguments.x = x;
+    arguments.dt = dt;
+    arguments.A = rates;
+    arguments.B = B;
+    arguments.C = C;
+    arguments.D = D;
+    arguments.z = z;
+    arguments.out = out;
+    krait::state_update<T>(exec, arguments);
+  };
+  const auto reset = [=] { krait::test::fill_normal(states, 8); };
+  return {"krait::state_update", call, [=] { return values_of_all(out, states); }, reset};
+}
+
 /// Every operator on every path of this build.
 std::vector<Operation> operations() {
   std::vector<Operation> all;
@@ -235,7 +289,12 @@ std::vector<Operation> operations() {
     all.push_back(product<krait::bfloat16>(arrangement));
     all.push_back(product_backward<float>(arrangement));
     all.push_back(product_backward<krait::bfloat16>(arrangement));
+    all.push_back(convolution_update<float>(arrangement));
+    all.push_back(convolution_update<krait::bfloat16>(arrangement));
   }
+  all.push_back(update<float, Kokkos::LayoutRight>());
+  all.push_back(update<float, Kokkos::LayoutLeft>());
+  all.push_back(update<krait::bfloat16, Kokkos::LayoutRight>());
   return all;
 }
 

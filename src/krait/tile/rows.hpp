@@ -11,14 +11,17 @@
 #include <krait/core/config.hpp>
 #include <krait/tile/conv_strip.hpp>
 #include <krait/tile/norm_group.hpp>
+#include <krait/tile/state_rows.hpp>
 #include <krait/tile/token_rows.hpp>
 #if defined(KRAIT_ENABLE_HIGHWAY)
 #include <krait/tile/host/conv_rows.hpp>
 #include <krait/tile/host/norm_rows.hpp>
+#include <krait/tile/host/state_rows.hpp>
 #include <krait/tile/host/token_rows.hpp>
 #else
 #include <krait/tile/generic/conv_rows.hpp>
 #include <krait/tile/generic/norm_rows.hpp>
+#include <krait/tile/generic/state_rows.hpp>
 #include <krait/tile/generic/token_rows.hpp>
 #endif
 
@@ -67,6 +70,11 @@ template <class T, class A>
 KOKKOS_INLINE_FUNCTION void norm_gradient(const NormGroup<T, A>& group, const T* dout, const A* sigmoids, A r, A c,
                                           const NormGradients<T, A>& to) {
   KOKKOS_IF_ON_HOST((chosen::norm_gradient(group, dout, sigmoids, r, c, to);))
+}
+
+template <class T, class A>
+KOKKOS_INLINE_FUNCTION void advance_state_rows(const StateRows<T, A>& rows) {
+  KOKKOS_IF_ON_HOST((chosen::advance_state_rows(rows);))
 }
 
 template <class T, class A>
