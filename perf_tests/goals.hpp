@@ -24,8 +24,8 @@ inline constexpr Goal goals[] = {
     {"^state_update/.*/float/", "copy_fraction", true, 0.80},
     {"^mamba_mixer/forward/mamba2_130m/float/L:16384/T:[0-9]+$", "bound_fraction", true, 0.60},
     {"^mamba_mixer/backward/.*/float/.*T:[0-9]+$", "backward_over_forward", false, 2.4},
-    {"^mamba_mixer/.*/T:1/P:2$", "speedup", true, 1.85},
-    {"^redistribution/", "over_alltoall", false, 1.15},
+    {"^mamba_mixer/.*/(mamba2_130m|mamba2_2p7b)/float/L:16384/T:1/P:2$", "speedup", true, 1.85},
+    {"^redistribution/.*/(mamba2_2p7b|nemotron_h_8b)/float/.*/P:[0-9]+$", "over_alltoall", false, 1.15},
 };
 
 }  // namespace krait::perf

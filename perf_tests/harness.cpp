@@ -171,8 +171,9 @@ void run_backward(benchmark::State& state, const Cost& cost, const Call& call, c
 
 void add(const std::string& name, const LayerShape& shape, const char* scalar, std::int64_t length,
          const std::function<void(benchmark::State&)>& body) {
-  const std::string full = name + '/' + shape.name + '/' + scalar + "/L:" + std::to_string(length) +
-                           "/T:" + std::to_string(Exec().concurrency());
+  std::string full = name + '/' + shape.name + '/' + scalar + "/L:" + std::to_string(length) +
+                     "/T:" + std::to_string(Exec().concurrency());
+  if (peers().count > 1) full += "/P:" + std::to_string(peers().count);
   benchmark::RegisterBenchmark(full, body)->UseManualTime()->Unit(benchmark::kMillisecond);
 }
 

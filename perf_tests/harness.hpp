@@ -76,7 +76,7 @@ Times run(benchmark::State& state, const Cost& cost, const Call& call, const Cal
 /// The same for the backward of an operator, beside its forward: counter `backward_over_forward`.
 void run_backward(benchmark::State& state, const Cost& cost, const Call& call, const Call& forward);
 
-/// Registers "name/shape/scalar/L:tokens/T:threads".
+/// Registers "name/shape/scalar/L:tokens/T:threads", with several peers also "/P:ranks".
 void add(const std::string& name, const LayerShape& shape, const char* scalar, std::int64_t length,
          const std::function<void(benchmark::State&)>& body);
 

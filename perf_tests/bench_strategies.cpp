@@ -31,7 +31,7 @@ struct Options {
 };
 
 constexpr const char* usage =
-    "usage: mpirun -n RANKS krait_bench_ranks [options]\n"
+    "usage: mpirun -n RANKS krait_bench_strategies [options]\n"
     "  --heads H --head-dim P --groups G --d-state N   shape of the layer (80 64 1 128)\n"
     "  --length L     tokens of the whole sequence (65536)\n"
     "  --layout K     contiguous (default) or zigzag\n"
@@ -43,7 +43,7 @@ constexpr const char* usage =
     "krait-plan --check compares such times with predicted ones.\n";
 
 [[noreturn]] void refuse(const std::string& what) {
-  std::cerr << "krait_bench_ranks: " << what << '\n' << usage;
+  std::cerr << "krait_bench_strategies: " << what << '\n' << usage;
   std::exit(2);  // NOLINT(concurrency-mt-unsafe): nothing runs yet
 }
 
@@ -151,7 +151,7 @@ int main(int argc, char** argv) {
   try {
     run(options);
   } catch (const std::exception& error) {
-    std::cerr << "krait_bench_ranks: " << error.what() << '\n';
+    std::cerr << "krait_bench_strategies: " << error.what() << '\n';
     return 1;
   }
   return 0;
