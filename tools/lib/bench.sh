@@ -9,6 +9,8 @@ run_benchmarks() {
   if ((on == 1)); then
     inside -- "$@"
   else
+    # Kokkos would warn about more threads than cores, once per rank
+    ((on <= $(cores))) || prefer KOKKOS_DISABLE_WARNINGS 1
     # ranks that share cores must not all be bound to the first
     mpi_run "$on" env OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" OMP_PROC_BIND="${OMP_PROC_BIND:-false}" "$@"
   fi
@@ -19,7 +21,7 @@ do_bench() {
   local -a documents=() programs=()
   ((${#words[@]} < 2)) || die "bench takes one filter; options of the benchmark programs go after --"
   enter
-  build
+  build krait_benchmarks
   # One process: let its threads have the cores.
   prefer OMP_PROC_BIND spread
   prefer OMP_PLACES threads
