@@ -53,9 +53,10 @@ struct Peers {
 void set_peers(const Peers& peers);
 
 /// Bytes per second of a copy, load and store counted, by all threads of the default instance of all peers: the best of
-/// some. The counter `copy_fraction` of a benchmark refers to copies just before and behind its timed loop.
+/// some. The counters `copy_fraction` and `flops_fraction` of a benchmark refer to what is measured just before and
+/// behind its timed loop.
 double copy_bandwidth();
-/// Operations per second in multiply-adds of V (float or double), by the same threads: the best of some, measured once.
+/// Operations per second in multiply-adds of V (float or double), by the same threads: the best of some.
 template <class V>
 double fma_peak();
 
@@ -70,7 +71,7 @@ using Call = std::function<void(const Exec&)>;
 /// Runs `call` until Google Benchmark is content. Each timed section begins and ends with a fence, so it holds the work
 /// and not the launch of it; between several peers it begins when all are there, and the slowest counts. `beside` runs
 /// in turn with it, untimed by Google Benchmark, so that what disturbs one disturbs both and their ratio means
-/// something. Sets the counters tokens_per_second, copy_fraction and flops_fraction.
+/// something. Sets the counters tokens_per_second, bytes_per_second, flops, copy_fraction and flops_fraction.
 Times run(benchmark::State& state, const Cost& cost, const Call& call, const Call& beside = {});
 
 /// The same for the backward of an operator, beside its forward: counter `backward_over_forward`.
