@@ -10,4 +10,5 @@ configure_package_config_file(${PROJECT_SOURCE_DIR}/cmake/KraitConfig.cmake.in
 # While 0.x, a minor version may break.
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/KraitConfigVersion.cmake COMPATIBILITY SameMinorVersion)
 install(FILES ${PROJECT_BINARY_DIR}/KraitConfig.cmake ${PROJECT_BINARY_DIR}/KraitConfigVersion.cmake
-              ${PROJECT_SOURCE_DIR}/cmake/KraitKokkosSources.cmake DESTINATION ${KRAIT_CMAKE_DIR})
+              ${PROJECT_SOURCE_DIR}/cmake/KraitKokkosSources.cmake ${PROJECT_SOURCE_DIR}/cmake/FindNCCL.cmake
+        DESTINATION ${KRAIT_CMAKE_DIR})

@@ -1,19 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-# krait_kokkos_sources(target): where Kokkos was built as a CMake language (Kokkos_ENABLE_COMPILE_AS_CMAKE_LANGUAGE),
-# compile the target's sources in that language; elsewhere do nothing. Sources of a room are absolute paths.
+# krait_kokkos_sources(target [HOST <regular expression>]): compiles the target's sources as its Kokkos wants them. Where
+# Kokkos was built as a CMake language (Kokkos_ENABLE_COMPILE_AS_CMAKE_LANGUAGE), in that language; where nvcc_wrapper
+# compiles, or Kokkos hands sources to it, nothing is to be done. Sources that match HOST hold no Kokkos and are left to
+# the host's compiler. Sources of a room are absolute paths.
 function(krait_kokkos_sources target)
-  if(NOT DEFINED Kokkos_COMPILE_LANGUAGE OR Kokkos_COMPILE_LANGUAGE STREQUAL "CXX")
-    return()
+  cmake_parse_arguments(ARG "" "HOST" "" ${ARGN})
+  set(is_language OFF)
+  if(DEFINED Kokkos_COMPILE_LANGUAGE AND NOT Kokkos_COMPILE_LANGUAGE STREQUAL "CXX")
+    set(is_language ON)
+    enable_language(${Kokkos_COMPILE_LANGUAGE})
   endif()
-  enable_language(${Kokkos_COMPILE_LANGUAGE})
   get_target_property(sources ${target} SOURCES)
-  get_target_property(directory ${target} SOURCE_DIR)
   foreach(source IN LISTS sources)
-    if(source MATCHES "\\.cpp$")
-      set_source_files_properties(${source} TARGET_DIRECTORY ${target} PROPERTIES LANGUAGE ${Kokkos_COMPILE_LANGUAGE})
+    if(NOT source MATCHES "\\.cpp$")
+      continue()
+    elseif(ARG_HOST AND source MATCHES "${ARG_HOST}")
+      if(Kokkos_DEVICES MATCHES "CUDA" AND NOT is_language AND NOT CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+        set_property(SOURCE ${source} TARGET_DIRECTORY ${target} APPEND PROPERTY COMPILE_OPTIONS --host-only)
+      endif()
+    elseif(is_language)
+      set_property(SOURCE ${source} TARGET_DIRECTORY ${target} PROPERTY LANGUAGE ${Kokkos_COMPILE_LANGUAGE})
     endif()
   endforeach()
-  if(Kokkos_COMPILE_LANGUAGE STREQUAL "CUDA")
+  if(is_language AND Kokkos_COMPILE_LANGUAGE STREQUAL "CUDA")
     set_target_properties(${target} PROPERTIES CUDA_ARCHITECTURES "${Kokkos_CUDA_ARCHITECTURES}")
   endif()
 endfunction()

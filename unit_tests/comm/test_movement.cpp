@@ -6,6 +6,7 @@
 
 #include <gtest/gtest.h>
 
+#include <comm/family_under_test.hpp>
 #include <comm/pattern.hpp>
 #include <cstddef>
 #include <krait/comm/collectives.hpp>
@@ -155,16 +156,16 @@ class Movement : public testing::Test {};
 using Scalars = testing::Types<float, double, bfloat16, float16, std::int32_t, std::int64_t, std::uint8_t, std::byte>;
 TYPED_TEST_SUITE(Movement, Scalars);
 
-TYPED_TEST(Movement, World) { expect_all_operations_move<TypeParam>(Communicator::world(Exec())); }
+TYPED_TEST(Movement, World) { expect_all_operations_move<TypeParam>(all_ranks()); }
 
 TYPED_TEST(Movement, ThroughHostBuffers) {
-  auto comm = Communicator::world(Exec());
+  auto comm = all_ranks();
   comm.force_host_buffer(true);
   expect_all_operations_move<TypeParam>(comm);
 }
 
 TYPED_TEST(Movement, InTinyPieces) {
-  const auto comm = Communicator::world(Exec());
+  const auto comm = all_ranks();
   comm.state()->limits.message_bytes = 8;
   expect_all_operations_move<TypeParam>(comm);
 }
@@ -172,7 +173,7 @@ TYPED_TEST(Movement, InTinyPieces) {
 TYPED_TEST(Movement, AloneWithoutMpi) { expect_all_operations_move<TypeParam>(Communicator::self()); }
 
 TEST(Split, GroupsOrderedByKey) {
-  const auto world = Communicator::world(Exec());
+  const auto world = all_ranks();
   const auto half = world.split(world.rank() % 2, -world.rank());
   const int members = (world.size() + (world.rank() % 2 == 0 ? 1 : 0)) / 2;
   EXPECT_EQ(half.size(), members);
@@ -185,7 +186,7 @@ TEST(Split, GroupsOrderedByKey) {
 }
 
 TEST(Split, GroupsOfOne) {
-  const auto world = Communicator::world(Exec());
+  const auto world = all_ranks();
   const auto alone = world.split(world.rank(), 0);
   EXPECT_EQ(alone.place(), (Place{0, 1}));
   expect_all_operations_move<float>(alone);
@@ -193,7 +194,7 @@ TEST(Split, GroupsOfOne) {
 }
 
 TEST(Split, KeepsTheSwitches) {
-  auto world = Communicator::world(Exec());
+  auto world = all_ranks();
   world.force_host_buffer(true);
   world.gpu_aware_mpi(true);
   const auto part = world.split(0, world.rank());
@@ -203,7 +204,7 @@ TEST(Split, KeepsTheSwitches) {
 }
 
 TEST(Communicator, IsAPlace) {
-  const auto world = Communicator::world(Exec());
+  const auto world = all_ranks();
   const Place place = world;
   EXPECT_EQ(place, world_place());
   EXPECT_EQ(Communicator::self().place(), Place{});
@@ -211,13 +212,13 @@ TEST(Communicator, IsAPlace) {
 }
 
 TEST(Communicator, CopiesShareSwitchesAndCounters) {
-  auto world = Communicator::world(Exec());
+  auto world = all_ranks();
   const auto copy = world;
   world.force_host_buffer(true);
   world.barrier();
   EXPECT_TRUE(copy.force_host_buffer());
   EXPECT_EQ(copy.counters()[CommOperation::barrier].calls, 1);
-  EXPECT_FALSE(Communicator::world(Exec()).force_host_buffer());
+  EXPECT_FALSE(all_ranks().force_host_buffer());
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <comm/family_under_test.hpp>
 #include <comm/pattern.hpp>
 #include <krait/comm/reductions.hpp>
 #include <krait/core/scalars.hpp>
@@ -87,16 +88,16 @@ class Reductions : public testing::Test {};
 using Scalars = testing::Types<float, double, std::int32_t, std::int64_t, std::uint32_t, std::uint64_t>;
 TYPED_TEST_SUITE(Reductions, Scalars);
 
-TYPED_TEST(Reductions, GatheredAndCombined) { expect_reductions<TypeParam>(Communicator::world(Exec())); }
+TYPED_TEST(Reductions, GatheredAndCombined) { expect_reductions<TypeParam>(all_ranks()); }
 
 TYPED_TEST(Reductions, InBlocks) {
-  const auto comm = Communicator::world(Exec());
+  const auto comm = all_ranks();
   comm.state()->limits.all_reduce_gathered_bytes = 0;
   expect_reductions<TypeParam>(comm);
 }
 
 TYPED_TEST(Reductions, InBlocksThroughHostBuffersInPieces) {
-  auto comm = Communicator::world(Exec());
+  auto comm = all_ranks();
   comm.state()->limits.all_reduce_gathered_bytes = 0;
   comm.state()->limits.message_bytes = 24;
   comm.force_host_buffer(true);
@@ -106,7 +107,7 @@ TYPED_TEST(Reductions, InBlocksThroughHostBuffersInPieces) {
 TYPED_TEST(Reductions, AloneWithoutMpi) { expect_reductions<TypeParam>(Communicator::self()); }
 
 TEST(Reductions, LargeArraysGoInBlocks) {
-  const auto comm = Communicator::world(Exec());
+  const auto comm = all_ranks();
   const std::int64_t count = 100000;
   EXPECT_TRUE_ON_ALL_RANKS(all_reduce_is_right<float>(comm, count, Reduction::sum));
   const std::int64_t blocks = comm.size() == 1 ? 0 : 2 * 2 * (comm.size() - 1);  // two calls of two stages
@@ -125,7 +126,7 @@ void expect_nan_comes_through(const Communicator& comm, int culprit, Reduce&& re
 
 TEST(Reductions, ANotANumberOnAnyRankComesThrough) {
   const Exec exec;
-  const auto comm = Communicator::world(exec);
+  const auto comm = all_ranks();
   for (const Reduction reduction : {Reduction::sum, Reduction::max, Reduction::min}) {
     for (int culprit = 0; culprit < comm.size(); ++culprit) {
       expect_nan_comes_through(comm, culprit, [&](const Buffer<double>& view) {

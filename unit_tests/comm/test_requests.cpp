@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <comm/family_under_test.hpp>
 #include <comm/pattern.hpp>
 #include <krait/comm/collectives.hpp>
 #include <krait/comm/point_to_point.hpp>
@@ -53,7 +54,7 @@ bool is_gathered(const Communicator& comm, const Buffer<float>& recv, int round)
 }
 
 TEST(Request, WaitIsIdempotent) {
-  const auto comm = Communicator::world(Exec());
+  const auto comm = all_ranks();
   Gather gather = start_gather(comm, 1);
   gather.request.wait();
   EXPECT_TRUE(is_gathered(comm, gather.recv, 1));
@@ -63,7 +64,7 @@ TEST(Request, WaitIsIdempotent) {
 }
 
 TEST(Request, TestEndsWithoutWait) {
-  const auto comm = Communicator::world(Exec());
+  const auto comm = all_ranks();
   Gather gather = start_gather(comm, 2);
   while (!gather.request.test()) {
   }
@@ -71,7 +72,7 @@ TEST(Request, TestEndsWithoutWait) {
 }
 
 TEST(Request, DestructorWaits) {
-  const auto comm = Communicator::world(Exec());
+  const auto comm = all_ranks();
   Buffer<float> recv;
   {
     const Gather gather = start_gather(comm, 3);
@@ -81,7 +82,7 @@ TEST(Request, DestructorWaits) {
 }
 
 TEST(Request, MovesAndAssignmentWaitsForTheOldOne) {
-  const auto comm = Communicator::world(Exec());
+  const auto comm = all_ranks();
   Gather first = start_gather(comm, 4);
   Gather second = start_gather(comm, 5);
   Request moved(std::move(first.request));
@@ -95,7 +96,7 @@ TEST(Request, MovesAndAssignmentWaitsForTheOldOne) {
 }
 
 TEST(Request, ManyOutstandingInAnyOrder) {
-  const auto comm = Communicator::world(Exec());
+  const auto comm = all_ranks();
   std::vector<Gather> gathers;
   for (int round = 0; round < 12; ++round) gathers.push_back(start_gather(comm, round));
   for (int i = 0; i < 12; ++i) {
@@ -107,7 +108,7 @@ TEST(Request, ManyOutstandingInAnyOrder) {
 }
 
 TEST(Request, MoreThanAllTags) {
-  const auto comm = Communicator::world(Exec());
+  const auto comm = all_ranks();
   comm.state()->tags_used = static_cast<std::uint32_t>(impl::user_tags) - 2;
   for (int round = 0; round < 5; ++round) {
     Gather gather = start_gather(comm, round);
@@ -120,7 +121,7 @@ TEST(Request, MoreThanAllTags) {
 // other request, or nobody would come further.
 TEST(Request, StagesOfOthersGoOnWhileWaiting) {
   const Exec exec;
-  const auto comm = Communicator::world(exec);
+  const auto comm = all_ranks();
   comm.state()->limits.all_reduce_gathered_bytes = 0;
   const auto part = comm.split(0, comm.rank());
   const auto a = upload(std::vector<double>(50, 1.0));
@@ -162,10 +163,11 @@ std::vector<std::string> own_fences(const CallbackRecorder& recorder) {
   return labels;
 }
 
-// The own part is a copy on the operation's instance, so other readers must wait for that instance.
+// The own part is a copy on the operation's instance, so other readers must wait for that instance: on a device by
+// order, on a host by a fence.
 TEST(Request, FencesForOtherReadersOnly) {
   const Exec exec;
-  const auto comm = Communicator::world(exec);
+  const auto comm = all_ranks();
   const std::string complete = "krait::comm: received data complete";
   const auto fences_of = [&](auto&& wait) {
     Gather gather = start_gather(comm, 6);
@@ -177,7 +179,9 @@ TEST(Request, FencesForOtherReadersOnly) {
   EXPECT_THAT(fences_of([&](Request& request) { request.wait_on(exec); }), IsEmpty());
   EXPECT_THAT(fences_of([](Request& request) { request.wait(); }), ElementsAre(complete));
   const auto other = Kokkos::Experimental::partition_space(exec, 1)[0];
-  if (!(other == exec)) {
+  if (krait::impl::queue_of(exec) != nullptr) {
+    EXPECT_THAT(fences_of([&](Request& request) { request.wait_on(other); }), IsEmpty());
+  } else if (!(other == exec)) {
     EXPECT_THAT(fences_of([&](Request& request) { request.wait_on(other); }), ElementsAre(complete));
   }
 }
@@ -207,7 +211,7 @@ TEST(Failure, OfAMessageToOneself) {
 // The request is given up after a while, and its memory with it; the test ends because nobody waits for ever.
 TEST(Failure, AnExceptionDoesNotWaitForMessagesThatNeverCome) {
   const Exec exec;
-  const auto world = Communicator::world(exec);
+  const auto world = all_ranks();
   const auto comm = world.split(0, 0);
   comm.state()->limits.unwinding_seconds = 0.05;
   const int source = (comm.rank() + 1) % comm.size();
@@ -222,7 +226,7 @@ TEST(Failure, AnExceptionDoesNotWaitForMessagesThatNeverCome) {
 
 TEST(BadArguments, AreRefusedBeforeAnyMessage) {
   const Exec exec;
-  const auto comm = Communicator::world(exec);
+  const auto comm = all_ranks();
   const int size = comm.size();
   const auto ranks = static_cast<std::size_t>(size);
   const auto four = room<float>(4);
@@ -289,7 +293,7 @@ TEST(BadArguments, AreRefusedBeforeAnyMessage) {
 
 TEST(Counters, AreExact) {
   const Exec exec;
-  auto comm = Communicator::world(exec);
+  auto comm = all_ranks();
   const std::int64_t size = comm.size();
   const std::int64_t others = size - 1;
   const auto rank = static_cast<std::int64_t>(comm.rank());
@@ -339,7 +343,7 @@ TEST(Counters, AreExact) {
 // Everybody waits for a rank that comes late.
 TEST(Counters, TimeOfWaiting) {
   const Exec exec;
-  auto comm = Communicator::world(exec);
+  auto comm = all_ranks();
   using Clock = std::chrono::steady_clock;
   const auto others_wait = [&](CommOperation operation, const auto& call) {
     comm.barrier();
@@ -356,11 +360,15 @@ TEST(Counters, TimeOfWaiting) {
     }
   };
   others_wait(CommOperation::broadcast, [&] { comm::broadcast(exec, comm, room<float>(3), 0).wait(); });
-  others_wait(CommOperation::broadcast, [&] { comm::broadcast(exec, comm, room<float>(3), 0).wait_on(exec); });
+  if (!is_queued(comm)) {
+    others_wait(CommOperation::broadcast, [&] { comm::broadcast(exec, comm, room<float>(3), 0).wait_on(exec); });
+  }
   others_wait(CommOperation::broadcast, [&] { static_cast<void>(comm::broadcast(exec, comm, room<float>(3), 0)); });
   others_wait(CommOperation::barrier, [&] { comm.barrier(); });
-  others_wait(CommOperation::all_reduce,
-              [&] { comm::all_reduce(exec, comm, room<float>(3), room<float>(3), Reduction::sum).wait(); });
+  if (!is_queued(comm)) {
+    others_wait(CommOperation::all_reduce,
+                [&] { comm::all_reduce(exec, comm, room<float>(3), room<float>(3), Reduction::sum).wait(); });
+  }
 
   // What has arrived before is not waited for.
   comm.reset_counters();
@@ -372,7 +380,7 @@ TEST(Counters, TimeOfWaiting) {
 
 TEST(Counters, ASplitMessageCountsOnce) {
   const Exec exec;
-  const auto comm = Communicator::world(exec);
+  const auto comm = all_ranks();
   comm.state()->limits.message_bytes = 16;
   comm::all_gather(exec, comm, room<float>(100), room<float>(100 * comm.size())).wait();
   EXPECT_EQ(comm.counters()[CommOperation::all_gather].messages_sent, comm.size() - 1);
@@ -380,8 +388,8 @@ TEST(Counters, ASplitMessageCountsOnce) {
 
 TEST(Labels, NameOperationAndPath) {
   const Exec exec;
-  auto comm = Communicator::world(exec);
-  const std::string mpi = comm.backend();
+  auto comm = all_ranks();
+  const std::string family = comm.backend();
   const std::vector<std::int64_t> ones(static_cast<std::size_t>(comm.size()), 1);
   const auto a = room<float>(comm.size());
   const auto b = room<float>(comm.size());
@@ -394,8 +402,14 @@ TEST(Labels, NameOperationAndPath) {
   comm::broadcast(exec, self, a, 0).wait();
 
   EXPECT_THAT(recorder.regions(), Contains("krait::comm::broadcast[self]"));
-  if (mpi == "mpi") {
-    EXPECT_THAT(recorder.regions(), Contains("krait::comm::all_to_all_v[mpi,direct]"));
+  if (family == "mpi") {
+    const bool direct = krait::impl::is_host_space<Exec::memory_space> || comm.gpu_aware_mpi();
+    EXPECT_THAT(recorder.regions(),
+                Contains(direct ? "krait::comm::all_to_all_v[mpi,direct]" : "krait::comm::all_to_all_v[mpi,staged]"));
+  } else {
+    EXPECT_THAT(recorder.regions(), Contains("krait::comm::all_to_all_v[" + family + "]"));
+  }
+  if (family != "self") {
     EXPECT_THAT(recorder.regions(), Contains("krait::comm::all_to_all_v[mpi,staged]"));
   }
   EXPECT_THAT(recorder.foreign_labels(), IsEmpty());
@@ -414,7 +428,7 @@ void repeat(const Exec& exec, const Communicator& comm, const Buffer<float>& a, 
 
 TEST(SteadyState, AllocatesNothing) {
   const Exec exec;
-  auto comm = Communicator::world(exec);
+  auto comm = all_ranks();
   const auto a = room<float>(10 * comm.size());
   const auto b = room<float>(10 * comm.size());
   for (const bool staged : {false, true}) {
@@ -428,14 +442,15 @@ TEST(SteadyState, AllocatesNothing) {
 
 TEST(SteadyState, DirectExchangeFencesOnceBeforeItsMessages) {
   const Exec exec;
-  const auto comm = Communicator::world(exec);
+  const auto comm = all_ranks();
   const auto a = room<float>(10 * comm.size());
   const auto b = room<float>(10 * comm.size());
   const CallbackRecorder recorder;
   comm::all_to_all(exec, comm, a, b).wait_on(exec);
-  if (comm.size() == 1) {
+  const bool ordered = is_queued(comm) && krait::impl::queue_of(exec) != nullptr;
+  if (comm.size() == 1 || ordered) {
     EXPECT_THAT(own_fences(recorder), IsEmpty());
-  } else {
+  } else if (krait::impl::is_host_space<Exec::memory_space> || comm.gpu_aware_mpi()) {
     EXPECT_THAT(own_fences(recorder), ElementsAre("krait::comm: data ready before send"));
   }
 }

@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include <Kokkos_Core.hpp>
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
@@ -12,6 +13,7 @@
 #include <iostream>
 #include <krait/comm/environment.hpp>
 #include <memory>
+#include <string>
 #include <support/rank_listener.hpp>
 #include <support/ranks.hpp>
 
@@ -34,11 +36,39 @@ bool has_expected_ranks() {
   return false;
 }
 
+/// What ctest takes for "skipped".
+constexpr int skipped = 77;
+
+/// A build for devices needs one; where there is none, compiled and linked is all that can be shown.
+bool lacks_device() {
+#ifdef KOKKOS_ENABLE_CUDA
+  int devices = 0;
+  const cudaError_t code = cudaGetDeviceCount(&devices);
+  if (code == cudaSuccess && devices > 0) return false;
+  std::cerr << "skipped: this build runs on CUDA devices, and there is none ("
+            << (code == cudaSuccess ? "0 devices" : cudaGetErrorString(code)) << ")\n";
+  return true;
+#else
+  return false;
+#endif
+}
+
+/// NCCL refuses two ranks on one device unless they seem to be on different machines; tests make do with one device.
+void let_ranks_share_a_device() {
+  const char* const family = std::getenv("KRAIT_COMM");
+  if (family == nullptr || std::strcmp(family, "nccl") != 0) return;
+  const std::string machine = "krait-test-" + std::to_string(krait::test::world_place().rank);
+  setenv("NCCL_HOSTID", machine.c_str(), 0);
+  setenv("NCCL_SOCKET_IFNAME", "lo", 0);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
+  if (lacks_device()) return skipped;
   const krait::Environment environment(argc, argv);
   if (!has_expected_ranks()) return 1;
+  let_ranks_share_a_device();
   const bool root = krait::test::world_place().rank == 0;
   if (!root && asks_for_help(argc, argv)) return 0;
   testing::InitGoogleTest(&argc, argv);

@@ -2,8 +2,11 @@
 #pragma once
 
 /// \file
-/// What a family (`self/`, `mpi/`, ...) provides: numbered messages of raw bytes between ranks. Everything else -
+/// What a family (`self/`, `mpi/`, `nccl/`) provides: messages of raw bytes between ranks. Everything else -
 /// collectives, staging, counting, reductions - is written once, above it.
+///
+/// Every communicator has a Backend, whose messages are numbered and waited for by the host. It may have a QueueBackend
+/// besides, whose messages are work on a device, ordered with other work there, so that the host never waits.
 
 #include <cstddef>
 #include <cstdint>
@@ -41,6 +44,33 @@ class Backend {
   [[nodiscard]] virtual std::unique_ptr<Messages> open(int tag, std::int64_t limit) = 0;
   [[nodiscard]] virtual std::unique_ptr<Messages> barrier() = 0;
   [[nodiscard]] virtual std::shared_ptr<Backend> split(int color, int key) = 0;
+};
+
+/// Messages that are work on a device. Those of one group start together. They carry no tags: two ranks start the
+/// groups that concern them both in the same order.
+class QueuedMessages : public Messages {
+ public:
+  /// Starts all of them, after what `queue` holds now. Called once, after all receive() and send(); not when there are
+  /// none.
+  /// \param queue  null: the memory is ready, nothing to wait for
+  virtual void start(void* queue) = 0;
+  /// What is enqueued on `queue` from now on comes after them.
+  /// \param queue  null: the host itself comes after them, so it blocks
+  virtual void precede(void* queue) = 0;
+};
+
+/// One group of ranks of one family that orders messages on device queues.
+class QueueBackend {
+ public:
+  virtual ~QueueBackend() = default;
+  [[nodiscard]] virtual const char* name() const = 0;
+  /// Whether it moves such memory; equal on all ranks.
+  /// \param on_host  the host can read and write it
+  [[nodiscard]] virtual bool takes(bool on_host) const = 0;
+  [[nodiscard]] virtual std::unique_ptr<QueuedMessages> open() = 0;
+  /// The same family for some of the ranks, which all call it.
+  /// \param part  their Backend, without messages under way
+  [[nodiscard]] virtual std::shared_ptr<QueueBackend> over(Backend& part) const = 0;
 };
 
 /// The lower half of the tags belongs to send and recv, the upper half to collectives, which take the next one each

@@ -8,6 +8,7 @@
 #include <Kokkos_Core.hpp>
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -82,19 +83,23 @@ class Lease {
 /// may live on.
 class BufferPools {
  public:
+  /// \param queue  the device queue whose work uses the buffer: it gets buffers only that were its own before, so that
+  ///               work which still uses them comes earlier; null where nobody uses a buffer that was given back
   template <class Space>
-  Lease<Space> lease(std::int64_t bytes) {
+  Lease<Space> lease(std::int64_t bytes, void* queue = nullptr) {
     if (!pools_) {
-      pools_ = std::make_shared<std::unique_ptr<PerSpace>>(std::make_unique<PerSpace>());
+      pools_ = std::make_shared<std::unique_ptr<PerQueue>>(std::make_unique<PerQueue>());
       Kokkos::push_finalize_hook([weak = std::weak_ptr(pools_)] {
         if (const auto pools = weak.lock()) pools->reset();
       });
     }
-    return Lease<Space>((*pools_)->get<Space>([] { return std::make_shared<BufferPool<Space>>(); }), bytes);
+    PerSpace& spaces = (**pools_)[queue];
+    return Lease<Space>(spaces.get<Space>([] { return std::make_shared<BufferPool<Space>>(); }), bytes);
   }
 
  private:
-  std::shared_ptr<std::unique_ptr<PerSpace>> pools_;
+  using PerQueue = std::map<void*, PerSpace>;
+  std::shared_ptr<std::unique_ptr<PerQueue>> pools_;
 };
 
 }  // namespace krait::impl

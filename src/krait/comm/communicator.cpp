@@ -4,6 +4,7 @@
 #include <utility>
 
 #include <krait/comm/exchange.hpp>
+#include <krait/comm/family.hpp>
 #include <krait/comm/launch.hpp>
 #include <krait/comm/self/self_backend.hpp>
 #include <krait/core/error.hpp>
@@ -35,9 +36,13 @@ Communicator::Communicator(std::shared_ptr<impl::Backend> backend) : state_(std:
 
 Communicator Communicator::self() { return Communicator(std::make_shared<impl::SelfBackend>()); }
 
-Communicator Communicator::world_of_hosts() {
+Communicator Communicator::world_of([[maybe_unused]] int cuda_device) {
 #ifdef KRAIT_ENABLE_MPI
-  if (auto backend = impl::mpi_world()) return Communicator(std::move(backend));
+  if (auto backend = impl::mpi_world()) {
+    Communicator world(std::move(backend));
+    world.state_->queue = impl::make_queue_backend(*world.state_->backend, cuda_device);
+    return world;
+  }
 #endif
   return self();
 }
@@ -48,6 +53,7 @@ Communicator Communicator::split(int color, int key) const {
   KRAIT_REQUIRE(ConfigError, color >= 0, "krait::Communicator::split: color is ", color, ", expected 0 or more");
   impl::throw_lost_failure(*state_);
   Communicator part(state_->backend->split(color, key));
+  if (state_->queue) part.state_->queue = state_->queue->over(*part.state_->backend);
   part.state_->limits = state_->limits;
   part.state_->force_host_buffer = state_->force_host_buffer;
   part.state_->gpu_aware_mpi = state_->gpu_aware_mpi;
@@ -61,7 +67,7 @@ void Communicator::force_host_buffer(bool force) { state_->force_host_buffer = f
 bool Communicator::gpu_aware_mpi() const { return state_->gpu_aware_mpi; }
 void Communicator::gpu_aware_mpi(bool aware) { state_->gpu_aware_mpi = aware; }
 
-const char* Communicator::backend() const { return state_->backend->name(); }
+const char* Communicator::backend() const { return state_->queue ? state_->queue->name() : state_->backend->name(); }
 
 CommCounters Communicator::counters() const { return state_->counters; }
 void Communicator::reset_counters() { state_->counters = CommCounters(); }

@@ -12,6 +12,8 @@
 #include <typeinfo>
 #include <utility>
 
+#include <krait/core/kokkos_shims.hpp>
+
 namespace krait::impl {
 
 class Endpoints {
@@ -22,6 +24,8 @@ class Endpoints {
   /// Whether the host, and so any MPI, can read and write both ends.
   [[nodiscard]] virtual bool on_host() const = 0;
   [[nodiscard]] virtual bool is_instance(const std::type_info& space, const void* exec) const = 0;
+  /// The device queue of the instance, or null.
+  [[nodiscard]] virtual void* queue() const = 0;
   virtual void fence(const char* label) const = 0;
   // Copies enqueued on the instance.
   virtual void copy_out(std::byte* buffer, std::int64_t send_offset, std::int64_t bytes) const = 0;
@@ -54,6 +58,7 @@ class EndpointsOf final : public Endpoints {
   [[nodiscard]] bool is_instance(const std::type_info& space, const void* exec) const override {
     return space == typeid(Exec) && *static_cast<const Exec*>(exec) == exec_;
   }
+  [[nodiscard]] void* queue() const override { return queue_of(exec_); }
   void fence(const char* label) const override { exec_.fence(label); }
   void copy_out(std::byte* buffer, std::int64_t send_offset, std::int64_t bytes) const override {
     copy<Kokkos::HostSpace, SendSpace>(buffer, send_data() + send_offset, bytes);

@@ -69,7 +69,7 @@ void open_kokkos(int& argc, char** argv) {
   std::vector<char*> arguments(argv, argv + argc);
   std::string device;
   if (Kokkos::num_devices() > 1 && argc > 0 && !user_chooses_device(argc, argv)) {
-    device = "--kokkos-device-id=" + std::to_string(rank_in_node() % Kokkos::num_devices());
+    device = "--kokkos-device-id=" + std::to_string(impl::device_of_rank(rank_in_node(), Kokkos::num_devices()));
     arguments.insert(arguments.begin() + 1, device.data());
   }
   int count = static_cast<int>(arguments.size());

@@ -3,6 +3,15 @@
 
 namespace krait {
 
+namespace impl {
+
+/// The device that a rank takes.
+/// \param rank_in_node  its number among the ranks of its machine
+/// \param devices       that this rank sees, at least 1
+[[nodiscard]] constexpr int device_of_rank(int rank_in_node, int devices) { return rank_in_node % devices; }
+
+}  // namespace impl
+
 /// MPI (where enabled) and Kokkos for the length of main: opened in the right order, closed in the right order. What
 /// the caller has initialised before is left as it is, and open at the end.
 ///

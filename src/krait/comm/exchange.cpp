@@ -36,19 +36,26 @@ void count(OperationCounters& counters, const Parts& sends, const Parts& receive
 
 }  // namespace
 
+bool is_queued(const CommState& state, CommOperation operation, bool on_host) {
+  const bool has_users_tag = operation == CommOperation::send || operation == CommOperation::recv;
+  return state.queue && !state.force_host_buffer && !has_users_tag && state.queue->takes(on_host);
+}
+
 bool is_staged(const CommState& state, bool on_host) {
   return state.force_host_buffer || (!on_host && !(state.gpu_aware_mpi && state.backend->may_read_device_memory()));
 }
 
 std::string comm_label(const CommState& state, CommOperation operation, bool on_host) {
-  std::string label = std::string("krait::comm::") + name(operation) + '[' + state.backend->name();
+  std::string label = std::string("krait::comm::") + name(operation) + '[';
+  if (is_queued(state, operation, on_host)) return label + state.queue->name() + ']';
+  label += state.backend->name();
   if (state.backend->may_read_device_memory()) label += is_staged(state, on_host) ? ",staged" : ",direct";
   return label + ']';
 }
 
 Exchange::Exchange(CommState& state, CommOperation operation, int tag, std::shared_ptr<const Endpoints> ends,
                    Parts sends, Parts receives)
-    : operation_(operation), ends_(std::move(ends)), messages_(state.backend->open(tag, state.limits.message_bytes)) {
+    : operation_(operation), ends_(std::move(ends)) {
   const auto is_empty = [](const Part& part) { return part.bytes == 0; };
   std::erase_if(sends, is_empty);
   std::erase_if(receives, is_empty);
@@ -66,21 +73,37 @@ Exchange::Exchange(CommState& state, CommOperation operation, int tag, std::shar
     std::erase_if(receives, is_own);
   }
 
-  if (!sends.empty() || !receives.empty()) {
-    if (is_staged(state, ends_->on_host())) {
-      start_staged(state, sends, receives);
-    } else {
-      // Receives as well: kernels that were enqueued before may still use the memory that messages will overwrite.
-      ends_->fence("krait::comm: data ready before send");
-      post_receives(receives, ends_->recv_data(), rank);
-      post_sends(sends, ends_->send_data(), rank);
-    }
+  if (is_queued(state, operation, ends_->on_host())) {
+    start_queued(state, sends, receives);
+  } else {
+    messages_ = state.backend->open(tag, state.limits.message_bytes);
+    const bool none = sends.empty() && receives.empty();
+    if (!none && is_staged(state, ends_->on_host())) start_staged(state, sends, receives);
+    if (!none && !is_staged(state, ends_->on_host())) start_direct(state, sends, receives);
   }
   // Last, so that it runs while the messages travel.
   if (has_own && ends_->send_data() + from.offset != ends_->recv_data() + to.offset) {
     ends_->copy_across(to.offset, from.offset, from.bytes);
     enqueued_ = true;
   }
+}
+
+void Exchange::start_queued(CommState& state, const Parts& sends, const Parts& receives) {
+  auto messages = state.queue->open();
+  queued_ = messages.get();
+  messages_ = std::move(messages);
+  if (sends.empty() && receives.empty()) return;
+  if (ends_->queue() == nullptr) ends_->fence("krait::comm: data ready before send");
+  post_receives(receives, ends_->recv_data(), state.place.rank);
+  post_sends(sends, ends_->send_data(), state.place.rank);
+  queued_->start(ends_->queue());
+}
+
+void Exchange::start_direct(CommState& state, const Parts& sends, const Parts& receives) {
+  // Receives as well: kernels that were enqueued before may still use the memory that messages will overwrite.
+  ends_->fence("krait::comm: data ready before send");
+  post_receives(receives, ends_->recv_data(), state.place.rank);
+  post_sends(sends, ends_->send_data(), state.place.rank);
 }
 
 void Exchange::start_staged(CommState& state, const Parts& sends, const Parts& receives) {
@@ -106,7 +129,12 @@ void Exchange::start_staged(CommState& state, const Parts& sends, const Parts& r
 
 bool Exchange::test() {
   if (finished_) return true;
-  if (!messages_->test()) return false;
+  if (queued_ != nullptr) {
+    queued_->precede(ends_->queue());
+    enqueued_ = true;
+  } else if (!messages_->test()) {
+    return false;
+  }
   for (const Stretch& copy : copies_back_) {
     ends_->copy_in(copy.offset, recv_buffer_->data() + (copy.offset - copies_back_.front().offset), copy.bytes);
     enqueued_ = true;

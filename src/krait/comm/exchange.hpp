@@ -29,10 +29,13 @@ struct Part {
 /// In ascending order of offsets, at most one part per peer.
 using Parts = std::vector<Part>;
 
-/// Whether this exchange goes through host buffers.
+/// Whether this operation is ordered on a device queue. A user's tags are for numbered messages only.
+bool is_queued(const CommState& state, CommOperation operation, bool on_host);
+
+/// Whether an operation that is not queued goes through host buffers.
 bool is_staged(const CommState& state, bool on_host);
 
-/// "krait::comm::all_to_all_v[mpi,staged]"
+/// "krait::comm::all_to_all_v[mpi,staged]", "krait::comm::all_to_all_v[nccl]"
 std::string comm_label(const CommState& state, CommOperation operation, bool on_host);
 
 /// Messages of one stage, started by the constructor. What this rank sends to itself and receives in the same exchange
@@ -42,14 +45,18 @@ class Exchange {
   Exchange(CommState& state, CommOperation operation, int tag, std::shared_ptr<const Endpoints> ends, Parts sends,
            Parts receives);
 
-  /// True when all has arrived; the copies back are enqueued by then.
+  /// True when what comes next may be enqueued: all has arrived, and the copies back are enqueued; or it is queued, and
+  /// the instance comes after it from now on.
   bool test();
-  /// Blocks until the messages are done; test() is true afterwards.
+  /// True when all messages are done. Does not block.
+  bool arrived() { return messages_->test(); }
+  /// Blocks until the messages are done; arrived() and test() are true afterwards.
   void wait() { messages_->wait(); }
   bool abandon() noexcept { return messages_->abandon(); }
 
   [[nodiscard]] CommOperation operation() const { return operation_; }
   [[nodiscard]] const Endpoints& ends() const { return *ends_; }
+  [[nodiscard]] bool queued() const { return queued_ != nullptr; }
   /// Whether a copy was enqueued, so that only the instance knows when all is there.
   [[nodiscard]] bool enqueued() const { return enqueued_; }
   /// Whether the instance may still be reading a host buffer.
@@ -62,6 +69,8 @@ class Exchange {
     std::int64_t bytes = 0;
   };
   static std::vector<Stretch> stretches(const Parts& parts);
+  void start_queued(CommState& state, const Parts& sends, const Parts& receives);
+  void start_direct(CommState& state, const Parts& sends, const Parts& receives);
   void start_staged(CommState& state, const Parts& sends, const Parts& receives);
   void post_receives(const Parts& parts, std::byte* data, int rank);
   void post_sends(const Parts& parts, const std::byte* data, int rank);
@@ -72,15 +81,28 @@ class Exchange {
   std::optional<Lease<StagingSpace>> send_buffer_;
   std::optional<Lease<StagingSpace>> recv_buffer_;
   std::unique_ptr<Messages> messages_;  ///< ends before the memory it uses
+  QueuedMessages* queued_ = nullptr;    ///< the same, where a device orders them
   bool enqueued_ = false;
   bool finished_ = false;
+};
+
+/// Who will use what was received.
+struct Reader {
+  const std::type_info* space = nullptr;  ///< type of an instance; null: anybody
+  const void* instance = nullptr;         ///< its address
+  void* queue = nullptr;                  ///< its device queue, or null
+
+  [[nodiscard]] bool is_instance_of(const Endpoints& ends) const {
+    return space != nullptr && ends.is_instance(*space, instance);
+  }
 };
 
 /// Whose memory the kernels of later stages use: buffers that return to a pool with the request, or memory that the
 /// caller keeps.
 enum class StageMemory { pool, caller };
 
-/// What a Request owns: one exchange after the other.
+/// What a Request owns: one exchange after the other. Where exchanges are queued, all of them are enqueued at once: the
+/// order of messages is then that in which requests begin, which is the same on all ranks.
 class RequestState {
  public:
   /// Runs when the exchange before it has finished; may return the next one, or nothing.
@@ -92,15 +114,17 @@ class RequestState {
   RequestState& operator=(const RequestState&) = delete;
   ~RequestState();
 
-  /// Goes on as far as possible without blocking. True when finished, well or badly.
+  /// Goes on as far as possible without blocking. True when finished, well or badly: nothing is left to enqueue.
   bool advance() noexcept;
   [[nodiscard]] bool finished() const { return finished_; }
+  /// As advance(), true only when all messages are done too.
+  bool test() noexcept;
 
-  /// Waits, and throws what failed.
-  void wait();
-  /// After a wait: the fence that a reader needs before it uses what was received.
-  /// \param space, reader  type and address of the instance that will read, or null for anybody
-  void settle(const std::type_info* space, const void* reader) const;
+  /// Waits until `reader` may go on, and throws what failed. The host does not block for a reader on a device if the
+  /// messages are ordered there.
+  void wait(const Reader& reader);
+  /// After a wait: the fence, or the order between queues, that a reader needs before it uses what was received.
+  void settle(const Reader& reader) const;
 
   /// For destructors: waits, for some time only while an exception unwinds, and keeps a failure in the communicator.
   /// False when memory is still in use.
@@ -109,6 +133,7 @@ class RequestState {
   bool abandon() noexcept;
 
  private:
+  [[nodiscard]] bool queued() const { return exchanges_.front()->queued(); }
   void block() noexcept;
   template <class Action>
   void guarded(Action&& action) noexcept;

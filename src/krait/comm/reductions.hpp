@@ -3,7 +3,7 @@
 
 /// \file
 /// Element-wise reductions over ranks. Elements are combined in ascending order of ranks by Krait's own kernels, so
-/// the bits do not depend on MPI's choice of algorithm, and are equal on all ranks and in every run.
+/// the bits do not depend on anybody's choice of algorithm, and are equal on all ranks and in every run.
 
 #include <concepts>
 #include <cstdint>
@@ -44,9 +44,9 @@ class Gathered {
  public:
   using View = Kokkos::View<T*, typename Exec::memory_space, Kokkos::MemoryTraits<Kokkos::Unmanaged>>;
 
-  Gathered(CommState& state, std::int64_t count)
-      : lease_(state.buffers.lease<typename Exec::memory_space>(elements(state, count) *
-                                                                static_cast<std::int64_t>(sizeof(T)))),
+  Gathered(const Exec& exec, CommState& state, std::int64_t count)
+      : lease_(state.buffers.lease<typename Exec::memory_space>(
+            elements(state, count) * static_cast<std::int64_t>(sizeof(T)), queue_of(exec))),
         view_(reinterpret_cast<T*>(lease_.data()), static_cast<std::size_t>(elements(state, count))) {}
 
   [[nodiscard]] const View& view() const { return view_; }
@@ -64,7 +64,7 @@ Request all_reduce_gathered(const Exec& exec, const Communicator& comm, const Se
   using T = element_t<SendView>;
   CommState& state = *comm.state();
   const std::int64_t count = length(send);
-  const auto gathered = std::make_shared<Gathered<T, Exec>>(state, count);
+  const auto gathered = std::make_shared<Gathered<T, Exec>>(exec, state, count);
   auto exchange = std::make_unique<Exchange>(
       state, CommOperation::all_reduce, state.next_tag(), make_endpoints(exec, send, gathered->view()),
       same_block(state, 0, byte_length(send)), equal_blocks(state, byte_length(send)));
@@ -93,7 +93,7 @@ Request all_reduce_in_blocks(const Exec& exec, const Communicator& comm, const S
   }
   const Parts all = blocks(counts, sizeof(T));
   const Part own = all[rank];
-  const auto gathered = std::make_shared<Gathered<T, Exec>>(state, counts[rank]);
+  const auto gathered = std::make_shared<Gathered<T, Exec>>(exec, state, counts[rank]);
   auto exchange =
       std::make_unique<Exchange>(state, CommOperation::all_reduce, state.next_tag(),
                                  make_endpoints(exec, send, gathered->view()), all, equal_blocks(state, own.bytes));
@@ -153,7 +153,7 @@ template <class Exec, class SendView, class RecvView>
   impl::require_buffers(operation, send, recv);
   impl::begin(state, operation);
   const std::int64_t count = impl::length(recv);
-  const auto gathered = std::make_shared<impl::Gathered<T, Exec>>(state, count);
+  const auto gathered = std::make_shared<impl::Gathered<T, Exec>>(exec, state, count);
   const impl::Parts parts = impl::equal_blocks(state, impl::byte_length(recv));
   auto exchange = std::make_unique<impl::Exchange>(state, operation, state.next_tag(),
                                                    impl::make_endpoints(exec, send, gathered->view()), parts, parts);

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include <krait/comm/request.hpp>
 
+#include <algorithm>
 #include <chrono>
 #include <exception>
 #include <thread>
 #include <utility>
 
 #include <krait/comm/exchange.hpp>
+#include <krait/comm/queue_mark.hpp>
 #include <krait/core/error.hpp>
 
 namespace krait {
@@ -19,7 +21,9 @@ RequestState::RequestState(std::shared_ptr<CommState> comm, std::unique_ptr<Exch
       memory_(memory),
       exceptions_at_start_(std::uncaught_exceptions()) {
   exchanges_.push_back(std::move(first));
-  if (!next_.empty()) comm_->progress->add(this);
+  if (next_.empty()) return;
+  comm_->progress->add(this);
+  if (queued()) advance();
 }
 
 RequestState::~RequestState() { comm_->progress->remove(this); }
@@ -49,29 +53,47 @@ bool RequestState::advance() noexcept {
   return finished_;
 }
 
-void RequestState::block() noexcept {
-  guarded([this] { exchanges_.back()->wait(); });
+bool RequestState::test() noexcept {
+  bool arrived = false;
+  guarded([&] { arrived = std::ranges::all_of(exchanges_, [](const auto& exchange) { return exchange->arrived(); }); });
+  return failure_ || (arrived && advance());
 }
 
-void RequestState::wait() {
-  if (!advance()) {
+void RequestState::block() noexcept {
+  guarded([this] {
+    for (const auto& exchange : exchanges_) exchange->wait();
+  });
+}
+
+void RequestState::wait(const Reader& reader) {
+  const bool is_ordered = queued() && (reader.queue != nullptr || reader.is_instance_of(exchanges_.front()->ends()));
+  if (is_ordered) {
+    advance();
+  } else if (!test()) {
     const WaitTimer timer(*comm_, exchanges_.front()->operation());
-    comm_->progress->run(this, [this] { return advance(); }, [this] { block(); });
+    comm_->progress->run(this, [this] { return test(); }, [this] { block(); });
   }
   if (failure_) std::rethrow_exception(failure_);
 }
 
-void RequestState::settle(const std::type_info* space, const void* reader) const {
-  // Kernels of later stages and copies back may read buffers that now return to their pool.
-  bool fence = !next_.empty() && memory_ == StageMemory::pool;
+void RequestState::settle(const Reader& reader) const {
+  // Kernels of later stages and copies back may read buffers that now return to their pool. Where exchanges are queued,
+  // such a buffer belongs to the instance and is used again after these kernels.
+  bool fence = !next_.empty() && memory_ == StageMemory::pool && !queued();
   bool enqueued = !next_.empty();
   for (const auto& exchange : exchanges_) {
     fence = fence || exchange->reads_buffer();
     enqueued = enqueued || exchange->enqueued();
   }
   const Endpoints& ends = exchanges_.front()->ends();
-  const bool same_instance = space != nullptr && ends.is_instance(*space, reader);
-  if (fence || (enqueued && !same_instance)) ends.fence("krait::comm: received data complete");
+  if (!fence && (!enqueued || reader.is_instance_of(ends))) return;
+  if (!fence && ends.queue() != nullptr && reader.queue != nullptr) {
+    QueueMark mark;
+    mark.record(ends.queue());
+    mark.precede(reader.queue);
+  } else {
+    ends.fence("krait::comm: received data complete");
+  }
 }
 
 bool RequestState::wait_quietly() noexcept {
@@ -79,7 +101,7 @@ bool RequestState::wait_quietly() noexcept {
     if (std::uncaught_exceptions() > exceptions_at_start_) {
       using Clock = std::chrono::steady_clock;
       const auto end = Clock::now() + std::chrono::duration<double>(comm_->limits.unwinding_seconds);
-      while (!advance()) {
+      while (!test()) {
         if (Clock::now() > end) {
           comm_->lost_failure = std::make_exception_ptr(
               CommError("krait::Request: given up while an exception was thrown; its messages were not complete"));
@@ -88,8 +110,8 @@ bool RequestState::wait_quietly() noexcept {
         std::this_thread::yield();
       }
     }
-    wait();
-    settle(nullptr, nullptr);
+    wait(Reader{});
+    settle(Reader{});
     return true;
   } catch (...) {
     comm_->lost_failure = std::current_exception();
@@ -100,10 +122,12 @@ bool RequestState::wait_quietly() noexcept {
 bool RequestState::abandon() noexcept {
   comm_->progress->remove(this);
   finished_ = true;
-  return exchanges_.back()->abandon();
+  bool free = true;
+  for (const auto& exchange : exchanges_) free = exchange->abandon() && free;
+  return free;
 }
 
-/// Freeing memory that MPI still uses would be worse than losing it.
+/// Freeing memory that messages still use would be worse than losing it.
 static void lose(std::unique_ptr<RequestState>& state) noexcept {
   [[maybe_unused]] const RequestState* const lost = state.release();
 }
@@ -133,29 +157,29 @@ void Request::finish() noexcept {
 }
 
 void Request::wait() {
-  if (state_) end(nullptr, nullptr);
+  if (state_) end({});
 }
 
 bool Request::test() {
   if (!state_) return true;
-  if (!state_->advance()) return false;
-  end(nullptr, nullptr);
+  if (!state_->test()) return false;
+  end({});
   return true;
 }
 
-void Request::wait_for(const std::type_info& space, const void* exec) {
-  if (state_) end(&space, exec);
+void Request::wait_for(const std::type_info& space, const void* exec, void* queue) {
+  if (state_) end({&space, exec, queue});
 }
 
-void Request::end(const std::type_info* space, const void* reader) {
+void Request::end(const impl::Reader& reader) {
   std::unique_ptr<impl::RequestState> state = std::exchange(state_, nullptr);
   try {
-    state->wait();
+    state->wait(reader);
   } catch (...) {
     if (!state->abandon()) impl::lose(state);
     throw;
   }
-  state->settle(space, reader);
+  state->settle(reader);
 }
 
 void wait_all(std::span<Request> requests) {

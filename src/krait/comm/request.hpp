@@ -5,15 +5,22 @@
 #include <span>
 #include <typeinfo>
 
+#include <krait/core/kokkos_shims.hpp>
+
 namespace krait {
 
 namespace impl {
 class RequestState;
-}
+struct Reader;
+}  // namespace impl
 
 /// A communication under way. It holds the Views it reads and writes, so dropping one's own copies is safe.
 ///
 /// Blocking form: `all_to_all(exec, comm, send, recv).wait();`
+///
+/// What is received over NCCL is ordered on the device: wait_on() for a CUDA instance then never blocks the host, and
+/// all stages of an operation of several (reductions, exchanges of states) are enqueued when it starts, the kernels
+/// among them on its instance.
 ///
 /// While one request is waited for, the others of its communicator advance too; requests may be waited for in any
 /// order, also in another order on every rank.
@@ -34,10 +41,11 @@ class [[nodiscard]] Request {
   void wait();
 
   /// As wait(), but the received Views are only promised to work enqueued on `exec` later on. If `exec` is the instance
-  /// on which the operation was started and nothing was staged through host memory, there is no fence.
+  /// on which the operation was started and nothing was staged through host memory, there is no fence. A failure of
+  /// NCCL that comes later than this call is thrown by the communicator's next operation.
   template <class Exec>
   void wait_on(const Exec& exec) {
-    wait_for(typeid(Exec), &exec);
+    wait_for(typeid(Exec), &exec, impl::queue_of(exec));
   }
 
   /// True when finished; then as after wait(). Does not wait for other ranks.
@@ -45,8 +53,8 @@ class [[nodiscard]] Request {
   [[nodiscard]] bool test();
 
  private:
-  void wait_for(const std::type_info& space, const void* exec);
-  void end(const std::type_info* space, const void* reader);
+  void wait_for(const std::type_info& space, const void* exec, void* queue);
+  void end(const impl::Reader& reader);
   void finish() noexcept;
 
   std::unique_ptr<impl::RequestState> state_;

@@ -62,6 +62,7 @@ class Progress {
 
 struct CommState {
   std::shared_ptr<Backend> backend;
+  std::shared_ptr<QueueBackend> queue;  ///< or null
   Place place;
   CommCounters counters;
   CommLimits limits;

@@ -22,6 +22,24 @@ inline constexpr bool is_host_execution =
 template <class Exec>
 inline constexpr int tile_scratch_level = is_host_execution<Exec> ? 1 : 0;
 
+/// The device queue behind an instance, a cudaStream_t; null where the host itself runs the work.
+template <class Exec>
+void* queue_of([[maybe_unused]] const Exec& exec) {
+#ifdef KOKKOS_ENABLE_CUDA
+  if constexpr (std::is_same_v<Exec, Kokkos::Cuda>) return exec.cuda_stream();
+#endif
+  return nullptr;
+}
+
+/// The CUDA device that an instance runs on; -1 where it is none.
+template <class Exec>
+int cuda_device_of([[maybe_unused]] const Exec& exec) {
+#ifdef KOKKOS_ENABLE_CUDA
+  if constexpr (std::is_same_v<Exec, Kokkos::Cuda>) return exec.cuda_device();
+#endif
+  return -1;
+}
+
 /// Short backend name for labels.
 template <class Exec>
 constexpr const char* backend_name() {
