@@ -40,7 +40,7 @@ class DoubleBackend final : public QueueBackend {
   /// \param ranks  of its own
   explicit DoubleBackend(std::shared_ptr<Backend> ranks) : ranks_(std::move(ranks)) {}
   [[nodiscard]] const char* name() const override { return "queue"; }
-  [[nodiscard]] bool takes(bool /*on_host*/) const override { return true; }
+  [[nodiscard]] bool takes(krait::impl::Reach /*reach*/) const override { return true; }
   [[nodiscard]] std::unique_ptr<QueuedMessages> open() override {
     constexpr int the_only_tag = 0;
     return std::make_unique<DoubleMessages>(ranks_->open(the_only_tag, std::numeric_limits<int>::max()));

@@ -28,6 +28,7 @@ using krait::impl::CommFamily;
 using krait::impl::Messages;
 using krait::impl::QueueBackend;
 using krait::impl::QueuedMessages;
+using krait::impl::Reach;
 using krait::impl::sharing_ranks;
 using testing::ElementsAre;
 using testing::HasSubstr;
@@ -69,7 +70,7 @@ class LoggedQueue final : public QueueBackend {
  public:
   explicit LoggedQueue(Log& log) : log_(log) {}
   [[nodiscard]] const char* name() const override { return "logged"; }
-  [[nodiscard]] bool takes(bool /*on_host*/) const override { return true; }
+  [[nodiscard]] bool takes(Reach /*reach*/) const override { return true; }
   [[nodiscard]] std::unique_ptr<QueuedMessages> open() override { return std::make_unique<LoggedMessages>(log_); }
   [[nodiscard]] std::shared_ptr<QueueBackend> over(Backend& /*part*/) const override { return nullptr; }
 
@@ -148,11 +149,18 @@ TEST_F(Queue, IsGivenUpWhileAnExceptionUnwinds) {
 
 TEST_F(Queue, HostBuffersAndTagsLeaveIt) {
   EXPECT_STREQ(comm.backend(), "logged");
-  EXPECT_EQ(krait::impl::comm_label(*comm.state(), CommOperation::shift, false), "krait::comm::shift[logged]");
-  EXPECT_EQ(krait::impl::comm_label(*comm.state(), CommOperation::send, false), "krait::comm::send[half]");
+  EXPECT_EQ(krait::impl::comm_label(*comm.state(), CommOperation::shift, Reach::device), "krait::comm::shift[logged]");
+  EXPECT_EQ(krait::impl::comm_label(*comm.state(), CommOperation::send, Reach::device), "krait::comm::send[half]");
   comm.force_host_buffer(true);
-  EXPECT_EQ(krait::impl::comm_label(*comm.state(), CommOperation::shift, false), "krait::comm::shift[half]");
+  EXPECT_EQ(krait::impl::comm_label(*comm.state(), CommOperation::shift, Reach::device), "krait::comm::shift[half]");
 }
+
+static_assert(krait::impl::reach_of_spaces<Kokkos::HostSpace> == Reach::host);
+#ifdef KOKKOS_ENABLE_CUDA
+static_assert(krait::impl::reach_of_spaces<Kokkos::CudaSpace, Kokkos::CudaSpace> == Reach::device);
+static_assert(krait::impl::reach_of_spaces<Kokkos::CudaSpace, Kokkos::HostSpace> == Reach::mixed);
+static_assert(krait::impl::reach_of_spaces<Kokkos::CudaHostPinnedSpace> == Reach::host);
+#endif
 
 TEST(Bootstrap, BytesOfRankZeroGoToAll) {
   const auto world = Communicator::world(Exec());

@@ -16,6 +16,13 @@
 
 namespace krait::impl {
 
+/// Who can read and write the Views of an operation.
+enum class Reach {
+  host,    ///< the host all of them
+  device,  ///< the host none of them
+  mixed
+};
+
 /// Raw messages under way. Messages of equal tag between two ranks arrive in the order in which they were started.
 /// Receiver and sender know each other's sizes; an empty message is never started.
 class Messages {
@@ -64,9 +71,8 @@ class QueueBackend {
  public:
   virtual ~QueueBackend() = default;
   [[nodiscard]] virtual const char* name() const = 0;
-  /// Whether it moves such memory; equal on all ranks.
-  /// \param on_host  the host can read and write it
-  [[nodiscard]] virtual bool takes(bool on_host) const = 0;
+  /// Whether it moves such Views; equal on all ranks.
+  [[nodiscard]] virtual bool takes(Reach reach) const = 0;
   [[nodiscard]] virtual std::unique_ptr<QueuedMessages> open() = 0;
   /// The same family for some of the ranks, which all call it.
   /// \param part  their Backend, without messages under way

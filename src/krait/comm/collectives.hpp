@@ -23,7 +23,7 @@ template <class Exec, class SendView, class RecvView>
   KRAIT_COMM_CHECK_VIEWS("krait::comm::all_to_all", SendView, RecvView);
   constexpr auto operation = CommOperation::all_to_all;
   impl::CommState& state = *comm.state();
-  const impl::CommRegion region(state, operation, impl::all_on_host<SendView, RecvView>);
+  const impl::CommRegion region(state, operation, impl::reach<SendView, RecvView>);
   impl::require_divisible(state, operation, "send", impl::length(send));
   impl::require_extent(operation, "recv", impl::length(recv), impl::length(send), "as many as send");
   impl::require_buffers(operation, send, recv);
@@ -40,7 +40,7 @@ template <class Exec, class SendView, class RecvView>
   KRAIT_COMM_CHECK_VIEWS("krait::comm::all_to_all_v", SendView, RecvView);
   constexpr auto operation = CommOperation::all_to_all_v;
   impl::CommState& state = *comm.state();
-  const impl::CommRegion region(state, operation, impl::all_on_host<SendView, RecvView>);
+  const impl::CommRegion region(state, operation, impl::reach<SendView, RecvView>);
   impl::require_counts(state, operation, "send_counts", send_counts, impl::length(send));
   impl::require_counts(state, operation, "recv_counts", recv_counts, impl::length(recv));
   const auto rank = static_cast<std::size_t>(state.place.rank);
@@ -63,7 +63,7 @@ template <class Exec, class SendView, class RecvView>
   KRAIT_COMM_CHECK_VIEWS("krait::comm::all_gather", SendView, RecvView);
   constexpr auto operation = CommOperation::all_gather;
   impl::CommState& state = *comm.state();
-  const impl::CommRegion region(state, operation, impl::all_on_host<SendView, RecvView>);
+  const impl::CommRegion region(state, operation, impl::reach<SendView, RecvView>);
   impl::require_extent(operation, "recv", impl::length(recv), impl::length(send) * state.place.size,
                        "send's elements times the ranks");
   impl::require_buffers(operation, send, recv);
@@ -80,7 +80,7 @@ template <class Exec, class SendView, class RecvView>
   KRAIT_COMM_CHECK_VIEWS("krait::comm::all_gather_v", SendView, RecvView);
   constexpr auto operation = CommOperation::all_gather_v;
   impl::CommState& state = *comm.state();
-  const impl::CommRegion region(state, operation, impl::all_on_host<SendView, RecvView>);
+  const impl::CommRegion region(state, operation, impl::reach<SendView, RecvView>);
   impl::require_counts(state, operation, "recv_counts", recv_counts, impl::length(recv));
   impl::require_extent(operation, "send", impl::length(send), recv_counts[static_cast<std::size_t>(state.place.rank)],
                        "recv_counts of the own rank");
@@ -96,7 +96,7 @@ template <class Exec, class View>
   KRAIT_COMM_CHECK_RECV_VIEW("krait::comm::broadcast", View);
   constexpr auto operation = CommOperation::broadcast;
   impl::CommState& state = *comm.state();
-  const impl::CommRegion region(state, operation, impl::all_on_host<View>);
+  const impl::CommRegion region(state, operation, impl::reach<View>);
   impl::require_peer(state, operation, "root", root);
   impl::require_contiguous(operation, "view", view);
   const std::int64_t bytes = impl::byte_length(view);

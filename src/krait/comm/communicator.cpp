@@ -73,7 +73,7 @@ CommCounters Communicator::counters() const { return state_->counters; }
 void Communicator::reset_counters() { state_->counters = CommCounters(); }
 
 void Communicator::barrier() const {
-  const impl::CommRegion region(*state_, CommOperation::barrier, true);
+  const impl::CommRegion region(*state_, CommOperation::barrier, impl::Reach::host);
   impl::begin(*state_, CommOperation::barrier);
   const auto messages = state_->backend->barrier();
   const impl::WaitTimer timer(*state_, CommOperation::barrier);

@@ -12,6 +12,7 @@
 #include <typeinfo>
 #include <utility>
 
+#include <krait/comm/backend.hpp>
 #include <krait/core/kokkos_shims.hpp>
 
 namespace krait::impl {
@@ -21,8 +22,8 @@ class Endpoints {
   virtual ~Endpoints() = default;
   [[nodiscard]] const std::byte* send_data() const { return send_; }
   [[nodiscard]] std::byte* recv_data() const { return recv_; }
-  /// Whether the host, and so any MPI, can read and write both ends.
-  [[nodiscard]] virtual bool on_host() const = 0;
+  /// Who can read and write both ends.
+  [[nodiscard]] virtual Reach reach() const = 0;
   [[nodiscard]] virtual bool is_instance(const std::type_info& space, const void* exec) const = 0;
   /// The device queue of the instance, or null.
   [[nodiscard]] virtual void* queue() const = 0;
@@ -44,6 +45,11 @@ class Endpoints {
 template <class Space>
 inline constexpr bool is_host_space = Kokkos::SpaceAccessibility<Kokkos::HostSpace, Space>::accessible;
 
+template <class... Spaces>
+inline constexpr Reach reach_of_spaces = (is_host_space<Spaces> && ...)    ? Reach::host
+                                         : (!is_host_space<Spaces> && ...) ? Reach::device
+                                                                           : Reach::mixed;
+
 /// Holds copies of the Views as they were given: a managed View stays alive.
 template <class Exec, class SendView, class RecvView>
 class EndpointsOf final : public Endpoints {
@@ -54,7 +60,7 @@ class EndpointsOf final : public Endpoints {
   EndpointsOf(const Exec& exec, SendView send, RecvView recv)
       : Endpoints(send.data(), recv.data()), exec_(exec), send_(std::move(send)), recv_(std::move(recv)) {}
 
-  [[nodiscard]] bool on_host() const override { return is_host_space<SendSpace> && is_host_space<RecvSpace>; }
+  [[nodiscard]] Reach reach() const override { return reach_of_spaces<SendSpace, RecvSpace>; }
   [[nodiscard]] bool is_instance(const std::type_info& space, const void* exec) const override {
     return space == typeid(Exec) && *static_cast<const Exec*>(exec) == exec_;
   }

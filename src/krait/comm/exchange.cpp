@@ -36,20 +36,21 @@ void count(OperationCounters& counters, const Parts& sends, const Parts& receive
 
 }  // namespace
 
-bool is_queued(const CommState& state, CommOperation operation, bool on_host) {
+bool is_queued(const CommState& state, CommOperation operation, Reach reach) {
   const bool has_users_tag = operation == CommOperation::send || operation == CommOperation::recv;
-  return state.queue && !state.force_host_buffer && !has_users_tag && state.queue->takes(on_host);
+  return state.queue && !state.force_host_buffer && !has_users_tag && state.queue->takes(reach);
 }
 
-bool is_staged(const CommState& state, bool on_host) {
-  return state.force_host_buffer || (!on_host && !(state.gpu_aware_mpi && state.backend->may_read_device_memory()));
+bool is_staged(const CommState& state, Reach reach) {
+  return state.force_host_buffer ||
+         (reach != Reach::host && !(state.gpu_aware_mpi && state.backend->may_read_device_memory()));
 }
 
-std::string comm_label(const CommState& state, CommOperation operation, bool on_host) {
+std::string comm_label(const CommState& state, CommOperation operation, Reach reach) {
   std::string label = std::string("krait::comm::") + name(operation) + '[';
-  if (is_queued(state, operation, on_host)) return label + state.queue->name() + ']';
+  if (is_queued(state, operation, reach)) return label + state.queue->name() + ']';
   label += state.backend->name();
-  if (state.backend->may_read_device_memory()) label += is_staged(state, on_host) ? ",staged" : ",direct";
+  if (state.backend->may_read_device_memory()) label += is_staged(state, reach) ? ",staged" : ",direct";
   return label + ']';
 }
 
@@ -73,13 +74,13 @@ Exchange::Exchange(CommState& state, CommOperation operation, int tag, std::shar
     std::erase_if(receives, is_own);
   }
 
-  if (is_queued(state, operation, ends_->on_host())) {
+  if (is_queued(state, operation, ends_->reach())) {
     start_queued(state, sends, receives);
   } else {
     messages_ = state.backend->open(tag, state.limits.message_bytes);
     const bool none = sends.empty() && receives.empty();
-    if (!none && is_staged(state, ends_->on_host())) start_staged(state, sends, receives);
-    if (!none && !is_staged(state, ends_->on_host())) start_direct(state, sends, receives);
+    if (!none && is_staged(state, ends_->reach())) start_staged(state, sends, receives);
+    if (!none && !is_staged(state, ends_->reach())) start_direct(state, sends, receives);
   }
   // Last, so that it runs while the messages travel.
   if (has_own && ends_->send_data() + from.offset != ends_->recv_data() + to.offset) {

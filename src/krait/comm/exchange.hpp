@@ -30,13 +30,13 @@ struct Part {
 using Parts = std::vector<Part>;
 
 /// Whether this operation is ordered on a device queue. A user's tags are for numbered messages only.
-bool is_queued(const CommState& state, CommOperation operation, bool on_host);
+bool is_queued(const CommState& state, CommOperation operation, Reach reach);
 
 /// Whether an operation that is not queued goes through host buffers.
-bool is_staged(const CommState& state, bool on_host);
+bool is_staged(const CommState& state, Reach reach);
 
 /// "krait::comm::all_to_all_v[mpi,staged]", "krait::comm::all_to_all_v[nccl]"
-std::string comm_label(const CommState& state, CommOperation operation, bool on_host);
+std::string comm_label(const CommState& state, CommOperation operation, Reach reach);
 
 /// Messages of one stage, started by the constructor. What this rank sends to itself and receives in the same exchange
 /// is a copy.

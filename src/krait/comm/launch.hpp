@@ -38,7 +38,7 @@ template <class View>
 inline constexpr bool is_writable = !std::is_const_v<typename View::value_type>;
 
 template <class... Views>
-inline constexpr bool all_on_host = (is_host_space<typename Views::memory_space> && ...);
+inline constexpr Reach reach = reach_of_spaces<typename Views::memory_space...>;
 
 /// \param function  literal, e.g. "krait::comm::send"
 #define KRAIT_COMM_CHECK_VIEW(function, View)                                                                 \
@@ -59,8 +59,8 @@ inline constexpr bool all_on_host = (is_host_space<typename Views::memory_space>
 /// The profiling region of an operation, named after the path that it takes.
 class CommRegion {
  public:
-  CommRegion(const CommState& state, CommOperation operation, bool on_host)
-      : region_(comm_label(state, operation, on_host)) {}
+  CommRegion(const CommState& state, CommOperation operation, Reach reach)
+      : region_(comm_label(state, operation, reach)) {}
 
  private:
   Kokkos::Profiling::ScopedRegion region_;

@@ -17,7 +17,7 @@ template <class Exec, class SendView>
   KRAIT_COMM_CHECK_VIEW("krait::comm::send", SendView);
   constexpr auto operation = CommOperation::send;
   const impl::CommState& state = *comm.state();
-  const impl::CommRegion region(state, operation, impl::all_on_host<SendView>);
+  const impl::CommRegion region(state, operation, impl::reach<SendView>);
   impl::require_peer(state, operation, "dest", dest);
   impl::require_tag(operation, tag);
   impl::require_contiguous(operation, "send", send);
@@ -30,7 +30,7 @@ template <class Exec, class RecvView>
   KRAIT_COMM_CHECK_RECV_VIEW("krait::comm::recv", RecvView);
   constexpr auto operation = CommOperation::recv;
   const impl::CommState& state = *comm.state();
-  const impl::CommRegion region(state, operation, impl::all_on_host<RecvView>);
+  const impl::CommRegion region(state, operation, impl::reach<RecvView>);
   impl::require_peer(state, operation, "source", source);
   impl::require_tag(operation, tag);
   impl::require_contiguous(operation, "recv", recv);
@@ -48,7 +48,7 @@ template <class Exec, class SendView, class RecvView>
   KRAIT_COMM_CHECK_VIEWS("krait::comm::shift", SendView, RecvView);
   constexpr auto operation = CommOperation::shift;
   impl::CommState& state = *comm.state();
-  const impl::CommRegion region(state, operation, impl::all_on_host<SendView, RecvView>);
+  const impl::CommRegion region(state, operation, impl::reach<SendView, RecvView>);
   impl::require_buffers(operation, send, recv);
   const int size = state.place.size;
   const int step = (distance % size + size) % size;

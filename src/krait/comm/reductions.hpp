@@ -122,7 +122,7 @@ template <class Exec, class SendView, class RecvView>
   KRAIT_COMM_CHECK_REDUCTION("krait::comm::all_reduce", Exec, SendView, RecvView);
   constexpr auto operation = CommOperation::all_reduce;
   impl::CommState& state = *comm.state();
-  const impl::CommRegion region(state, operation, impl::all_on_host<SendView, RecvView>);
+  const impl::CommRegion region(state, operation, impl::reach<SendView, RecvView>);
   impl::require_extent(operation, "recv", impl::length(recv), impl::length(send), "as many as send");
   impl::require_contiguous(operation, "send", send);
   impl::require_contiguous(operation, "recv", recv);
@@ -147,7 +147,7 @@ template <class Exec, class SendView, class RecvView>
   using T = impl::element_t<SendView>;
   constexpr auto operation = CommOperation::reduce_scatter;
   impl::CommState& state = *comm.state();
-  const impl::CommRegion region(state, operation, impl::all_on_host<SendView, RecvView>);
+  const impl::CommRegion region(state, operation, impl::reach<SendView, RecvView>);
   impl::require_extent(operation, "send", impl::length(send), impl::length(recv) * state.place.size,
                        "recv's elements times the ranks");
   impl::require_buffers(operation, send, recv);

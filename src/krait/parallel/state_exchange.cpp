@@ -83,7 +83,7 @@ StateArrival<V, Exec> StateExchangePlan<V, Exec>::post(const Exec& exec, const C
                 " bytes, expected at least ", workspace_bytes());
 
   const std::shared_ptr<CommState>& state = comm.state();
-  const CommRegion region(*state, form_->operation(), is_host_space<typename Exec::memory_space>);
+  const CommRegion region(*state, form_->operation(), reach_of_spaces<typename Exec::memory_space>);
   krait::impl::begin(*state, form_->operation());
   const StateExchangeCall<V, Exec> call{exec, state, state->next_tag(), maps.data(), workspace.data()};
   std::unique_ptr<Exchange> first = form_->begin(call);

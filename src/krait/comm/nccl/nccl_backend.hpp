@@ -25,7 +25,7 @@ class NcclBackend final : public QueueBackend {
   NcclBackend(Backend& hosts, int device);
   [[nodiscard]] const char* name() const override { return "nccl"; }
   /// Memory of the host is better off with MPI.
-  [[nodiscard]] bool takes(bool on_host) const override { return !on_host; }
+  [[nodiscard]] bool takes(Reach reach) const override { return reach == Reach::device; }
   [[nodiscard]] std::unique_ptr<QueuedMessages> open() override;
   [[nodiscard]] std::shared_ptr<QueueBackend> over(Backend& part) const override;
 
