@@ -3,12 +3,20 @@
 # Kokkos was built as a CMake language (Kokkos_ENABLE_COMPILE_AS_CMAKE_LANGUAGE), in that language; where nvcc_wrapper
 # compiles, or Kokkos hands sources to it, nothing is to be done. Sources that match HOST hold no Kokkos and are left to
 # the host's compiler. Sources of a room are absolute paths.
+
+# A language is enabled for a folder and all below it; within a function its variables would be lost.
+if(DEFINED Kokkos_COMPILE_LANGUAGE AND NOT Kokkos_COMPILE_LANGUAGE STREQUAL "CXX")
+  if(Kokkos_COMPILE_LANGUAGE STREQUAL "CUDA" AND NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+    set(CMAKE_CUDA_ARCHITECTURES "${Kokkos_CUDA_ARCHITECTURES}")
+  endif()
+  enable_language(${Kokkos_COMPILE_LANGUAGE})
+endif()
+
 function(krait_kokkos_sources target)
   cmake_parse_arguments(ARG "" "HOST" "" ${ARGN})
   set(is_language OFF)
   if(DEFINED Kokkos_COMPILE_LANGUAGE AND NOT Kokkos_COMPILE_LANGUAGE STREQUAL "CXX")
     set(is_language ON)
-    enable_language(${Kokkos_COMPILE_LANGUAGE})
   endif()
   get_target_property(sources ${target} SOURCES)
   foreach(source IN LISTS sources)
