@@ -209,6 +209,39 @@ TYPED_TEST(ChunkPieces, StepsAndTheirSlopes) {
   });
 }
 
+TYPED_TEST(ChunkPieces, FactorsFromTheBeginningAndToTheEnd) {
+  using A = TypeParam;
+  for_each_set([] {
+    for (const int Q : {1, 5, 16, 33}) {
+      for (const bool with_leave : {true, false}) {
+        const Panel<A> delta(1, 1, Q, Q);
+        Panel<A> high(2, 1, Q, Q), low(3, 1, Q, Q), enter(4, 1, Q, Q), leave(5, 1, Q, Q), inputs(6, 1, Q, Q);
+        // A fast token in the middle: behind it the high parts are coarse, and the low parts say what they lost.
+        std::vector<double> sums;
+        for (int j = 0; j < Q; ++j) {
+          sums.push_back((j > 0 ? sums.back() : 0) - (j == Q / 2 ? 40.0 : 0.01 + 0.001 * j));
+          high(0, j) = static_cast<A>(sums.back());
+          low(0, j) = static_cast<A>(sums.back() - double{high(0, j)});
+        }
+        krait::tile::host::chunk_factors(krait::tile::ChunkFactors<A>{Q, high.data(), low.data(), delta.values.data(),
+                                                                      enter.data(), with_leave ? leave.data() : nullptr,
+                                                                      inputs.data()});
+        std::vector<double> want_enter, want_leave, want_inputs;
+        for (int j = 0; j < Q; ++j) {
+          want_enter.push_back(std::exp(sums[static_cast<std::size_t>(j)]));
+          want_leave.push_back(std::exp(sums.back() - sums[static_cast<std::size_t>(j)]));
+          want_inputs.push_back(want_leave.back() * double{delta(0, j)});
+        }
+        EXPECT_TRUE(all_close(enter.inner(), want_enter, rounding<A>(), {Q}));
+        EXPECT_TRUE(all_close(inputs.inner(), want_inputs, rounding<A>(), {Q}));
+        if (with_leave) {
+          EXPECT_TRUE(all_close(leave.inner(), want_leave, rounding<A>(), {Q}));
+        }
+      }
+    }
+  });
+}
+
 TYPED_TEST(ChunkPieces, PairsAndTheirSums) {
   using A = TypeParam;
   for_each_set([] {

@@ -13,7 +13,6 @@
 #include <krait/ops/ssd_scan_team.hpp>
 #include <krait/ops/ssd_scan_workspace.hpp>
 #include <krait/ops/strided.hpp>
-#include <krait/tile/rows.hpp>
 #include <krait/tile/tile.hpp>
 #include <string>
 
@@ -29,7 +28,7 @@ struct ScanCall : SweepCall<T, Exec> {
 
   Strided<T, 4> out, y;
   Strided<accumulator_t<T>, 4> final_states;
-  bool rows_are_unit;  ///< in all that has channels
+  bool rows_are_unit;  ///< in all that is written, and the gate
   bool past_cache;     ///< see goes_past_cache()
 };
 
@@ -59,15 +58,6 @@ class ScanTeam : public SweepTeam<T, Exec> {
     }
   }
 
-  /// work() with each head of the team's block.
-  template <class Work>
-  KOKKOS_INLINE_FUNCTION void for_each_head(const Work& work) {
-    for (int i = 0; i < call_.tiling.head_block && first_head_ + i < call_.heads; ++i) {
-      this->to_head(i);
-      work();
-    }
-  }
-
   KOKKOS_INLINE_FUNCTION void store_final_state(std::int64_t index) const {
     if (!call_.final_states.given()) return;
     tile::for_each(team_, width_, call_.d_state,
@@ -87,11 +77,10 @@ class ScanTeam : public SweepTeam<T, Exec> {
     }
   }
 
-  /// Outputs of a chunk of tokens, and the states behind it, head by head: so tokens are read and written in the order
-  /// in which they lie in memory.
+  /// Outputs of a chunk of tokens, and the states behind it, head by head.
   KOKKOS_INLINE_FUNCTION void advance_chunk(std::int64_t first, int count) {
     std::int64_t loaded = -1;
-    for_each_head([&]() {
+    this->for_each_head([&]() {
       if (group_ != loaded) load_group(first, count);
       loaded = group_;
       advance_head(first, count);
@@ -120,7 +109,7 @@ class ScanTeam : public SweepTeam<T, Exec> {
 
   KOKKOS_INLINE_FUNCTION void advance_head(std::int64_t first, int count) const {
     this->load_raw_steps(first, count);
-    load_inputs(first, count);
+    this->load_channels(call_.x, first, count);
     if (call_.D.given()) tile::for_each(team_, 1, width_, [&](int, int p) { skip_[p] = call_.D(head_, channel_ + p); });
     team_.team_barrier();
 
@@ -151,20 +140,6 @@ class ScanTeam : public SweepTeam<T, Exec> {
 
     store_outputs(first, count);
     team_.team_barrier();
-  }
-
-  KOKKOS_INLINE_FUNCTION void load_inputs(std::int64_t first, int count) const {
-    if constexpr (Base::on_host) {
-      if (call_.rows_are_unit) {
-        const T* from = &call_.x(row_, first, head_, channel_);
-        const T* next = head_ + 1 < call_.heads ? from + call_.x.stride[2] : nullptr;
-        Kokkos::single(Kokkos::PerTeam(team_), [&]() {
-          tile::load_rows(tile::InputRows<T, V>{count, width_, from, call_.x.stride[1], next, x_.data, x_.row});
-        });
-        return;
-      }
-    }
-    this->load_channels(call_.x, first, count);
   }
 
   KOKKOS_INLINE_FUNCTION void store_outputs(std::int64_t first, int count) const {
@@ -264,7 +239,7 @@ ScanCall<T, Exec> make_call(const SsdScanPlan<T, Exec>& plan, const SsdScanArgum
   call.out = Strided<T, 4>(a.out);
   call.y = Strided<T, 4>(a.y);
   call.final_states = Strided<V, 4>(a.final_states);
-  call.rows_are_unit = call.x.stride[3] == 1 && call.out.stride[3] == 1 && (!call.z.given() || call.z.stride[3] == 1) &&
+  call.rows_are_unit = call.out.stride[3] == 1 && (!call.z.given() || call.z.stride[3] == 1) &&
                        (!call.y.given() || call.y.stride[3] == 1);
   call.past_cache = goes_past_cache(a.out);
   return call;
@@ -284,9 +259,8 @@ void ssd_scan(const Exec& exec, const SsdScanPlan<T, Exec>& plan, const SsdScanA
   const std::int64_t rows = plan.shape().batch;
   if (rows == 0) return;
 
-  auto call = impl::make_call(plan, arguments, runs);
+  const auto call = impl::make_call(plan, arguments, runs);
   if (call.segments > 1) impl::enter_segments<T, Exec>(exec, function, rows, call);
-  call.set_tiling(plan.tiling(), plan.tiling().head_block);
   Kokkos::parallel_for(name, impl::sweep_policy<T, Exec>(exec, function, call, rows * call.segments),
                        impl::ScanSegments<T, Exec>{call});
 }

@@ -350,11 +350,7 @@ class ScanBackwardTeam {
   /// The factors of each token from the beginning and to the end of the chunk; the second, times the step size, takes
   /// the place of the log-decay.
   KOKKOS_INLINE_FUNCTION void chunk_factors(int count) const {
-    tile::for_each(team_, 1, count, [&](int, int j) {
-      enter()[j] = tile::decay(high()[j] + low()[j]);
-      leave()[j] = tile::decay((high()[count - 1] - high()[j]) + (low()[count - 1] - low()[j]));
-      log_decay()[j] = leave()[j] * delta()[j];
-    });
+    tile::chunk_factors(team_, tile::ChunkFactors<V>{count, high(), low(), delta(), enter(), leave(), log_decay()});
   }
 
   /// The state behind a whole chunk, as the forward forms it. B is loaded.

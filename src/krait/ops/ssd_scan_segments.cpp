@@ -21,21 +21,25 @@ struct SummarizeSegments {
   KOKKOS_FUNCTION void operator()(const typename Kokkos::TeamPolicy<Exec>::member_type& team) const {
     using V = accumulator_t<T>;
     const std::int64_t stretch = call.stretch_of(team);
-    const SweepTeam<T, Exec> work(call, team, stretch / (call.segments - 1), stretch % (call.segments - 1));
+    SweepTeam<T, Exec> work(call, team, stretch / (call.segments - 1), stretch % (call.segments - 1));
     const TokenRange tokens = work.tokens();
-    work.clear_state();
-    SegmentDecay<V> decay{V(0), false};
     // The first run that ends behind the segment, if it begins before its end.
     const std::int64_t index = call.first_run_to(work.row(), tokens.end + 1);
-    if (index < call.run_offsets[work.row() + 1] && call.runs[index].begin < tokens.end) {
-      const Run run = call.runs[index];
-      decay.carries = run.begin < tokens.begin;
-      const std::int64_t begin = decay.carries ? tokens.begin : run.begin;
-      const std::int64_t first = work.first_to_reach(begin, tokens.end);
-      if (first == run.begin) work.load_state(call.initial_states, run);
-      decay.log_alpha = work.summarize(first, tokens.end);
-    }
-    work.store_boundary(work.segment(), decay);
+    const bool open = index < call.run_offsets[work.row() + 1] && call.runs[index].begin < tokens.end;
+    const Run run = open ? call.runs[index] : Run{};
+    const bool carries = open && run.begin < tokens.begin;
+    const std::int64_t begin = carries ? tokens.begin : run.begin;
+    work.for_each_head([&]() {
+      const std::int64_t first = open ? work.first_to_reach(begin, tokens.end) : tokens.end;
+      if (open && first == run.begin) {
+        work.load_state(call.initial_states, run);
+      } else {
+        work.clear_state();
+      }
+      work.set_reach(first);
+    });
+    if (open) work.summarize(begin, tokens.end);
+    work.for_each_head([&]() { work.store_boundary(work.segment(), SegmentDecay<V>{work.log_alpha(), carries}); });
   }
 };
 
@@ -50,21 +54,25 @@ struct SummarizeSegmentsBackward {
   KOKKOS_FUNCTION void operator()(const typename Kokkos::TeamPolicy<Exec>::member_type& team) const {
     using V = accumulator_t<T>;
     const std::int64_t stretch = call.stretch_of(team);
-    const SweepTeam<T, Exec> work(call, team, stretch / (call.segments - 1), 1 + stretch % (call.segments - 1));
+    SweepTeam<T, Exec> work(call, team, stretch / (call.segments - 1), 1 + stretch % (call.segments - 1));
     const TokenRange tokens = work.tokens();
-    work.clear_state();
-    SegmentDecay<V> decay{V(0), false};
     // The first run that ends behind the segment's beginning, if it begins before it.
     const std::int64_t index = call.first_run_to(work.row(), tokens.begin + 1);
-    if (index < call.run_offsets[work.row() + 1] && call.runs[index].begin < tokens.begin) {
-      const Run run = call.runs[index];
-      decay.carries = run.end > tokens.end;
-      const std::int64_t end = decay.carries ? tokens.end : run.end;
-      const std::int64_t last = work.last_to_reach(tokens.begin, end);
-      if (last == run.end) work.load_state(dfinal_states, run);
-      decay.log_alpha = work.summarize_gradient(dout, tokens.begin, last);
-    }
-    work.store_boundary(work.segment() - 1, decay);
+    const bool open = index < call.run_offsets[work.row() + 1] && call.runs[index].begin < tokens.begin;
+    const Run run = open ? call.runs[index] : Run{};
+    const bool carries = open && run.end > tokens.end;
+    const std::int64_t end = carries ? tokens.end : run.end;
+    work.for_each_head([&]() {
+      const std::int64_t last = open ? work.last_to_reach(tokens.begin, end) : tokens.begin;
+      if (open && last == run.end) {
+        work.load_state(dfinal_states, run);
+      } else {
+        work.clear_state();
+      }
+      work.set_reach(last);
+    });
+    if (open) work.summarize_gradient(dout, tokens.begin, end);
+    work.for_each_head([&]() { work.store_boundary(work.segment() - 1, SegmentDecay<V>{work.log_alpha(), carries}); });
   }
 };
 

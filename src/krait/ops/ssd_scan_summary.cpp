@@ -82,19 +82,23 @@ struct SummarizeRuns {
     if (slot == Run::no_state) return;
     const Run run = call.runs[index];
     const std::int64_t segment = run.end > 0 ? call.segment_of(run.end - 1) : 0;
-    const SummaryTeam<T, Exec> work(call, team, run, segment);
+    SummaryTeam<T, Exec> work(call, team, run, segment);
     const std::int64_t entered = work.tokens().begin;
     const std::int64_t begin = run.begin < entered ? entered : run.begin;
-    const std::int64_t first = work.first_to_reach(begin, run.end);
-    if (first == run.begin) {
-      work.load_state(call.initial_states, run);
-    } else if (first == entered) {
-      work.load_boundary(segment - 1);
-    } else {
-      work.clear_state();
-    }
-    const accumulator_t<T> log_alpha = work.summarize(first, run.end);
-    work.store(slot, log_alpha + work.log_decay_of_boundaries(call.segment_of(run.begin), segment));
+    work.for_each_head([&]() {
+      const std::int64_t first = work.first_to_reach(begin, run.end);
+      if (first == run.begin) {
+        work.load_state(call.initial_states, run);
+      } else if (first == entered) {
+        work.load_boundary(segment - 1);
+      } else {
+        work.clear_state();
+      }
+      work.set_reach(first);
+    });
+    work.summarize(begin, run.end);
+    const std::int64_t before = call.segment_of(run.begin);
+    work.for_each_head([&]() { work.store(slot, work.log_alpha() + work.log_decay_of_boundaries(before, segment)); });
   }
 };
 
@@ -110,20 +114,23 @@ struct SummarizeRunsBackward {
     if (slot == Run::no_state) return;
     const Run run = call.runs[index];
     const std::int64_t segment = call.segment_of(run.begin);
-    const SummaryTeam<T, Exec> work(call, team, run, segment);
+    SummaryTeam<T, Exec> work(call, team, run, segment);
     const std::int64_t left = work.tokens().end;
     const std::int64_t end = run.end > left ? left : run.end;
-    const std::int64_t last = work.last_to_reach(run.begin, end);
-    if (last == run.end) {
-      work.load_state(dfinal_states, run);
-    } else if (last == left) {
-      work.load_boundary(segment);
-    } else {
-      work.clear_state();
-    }
-    const accumulator_t<T> log_alpha = work.summarize_gradient(dout, run.begin, last);
-    work.store(slot, log_alpha + work.log_decay_of_boundaries(segment,
-                                                              run.end > left ? call.segment_of(run.end - 1) : segment));
+    work.for_each_head([&]() {
+      const std::int64_t last = work.last_to_reach(run.begin, end);
+      if (last == run.end) {
+        work.load_state(dfinal_states, run);
+      } else if (last == left) {
+        work.load_boundary(segment);
+      } else {
+        work.clear_state();
+      }
+      work.set_reach(last);
+    });
+    work.summarize_gradient(dout, run.begin, end);
+    const std::int64_t behind = run.end > left ? call.segment_of(run.end - 1) : segment;
+    work.for_each_head([&]() { work.store(slot, work.log_alpha() + work.log_decay_of_boundaries(segment, behind)); });
   }
 };
 

@@ -16,6 +16,7 @@
 #include <krait/ops/ssd_scan_inputs.hpp>
 #include <krait/ops/ssd_scan_tiling.hpp>
 #include <krait/ops/strided.hpp>
+#include <krait/tile/rows.hpp>
 #include <krait/tile/tile.hpp>
 
 namespace krait::impl {
@@ -44,17 +45,17 @@ struct SweepCall : ScanInputs<T, Exec> {
     return (row * (this->segments - 1) + boundary) * this->heads + head;
   }
 
-  /// \param head_block  heads of a team, if not one
-  void set_tiling(const SsdScanTiling& chosen, int head_block = 1) {
+  void set_tiling(const SsdScanTiling& chosen) {
     tiling = chosen;
-    tiling.head_block = head_block;
     head_tiles = (this->head_dim + tiling.head_tile - 1) / tiling.head_tile;
-    head_blocks = (this->heads + head_block - 1) / head_block;
+    head_blocks = (this->heads + tiling.head_block - 1) / tiling.head_block;
   }
 };
 
-/// One head of a team's share: a segment of one row, and some channels of the head. Walks chunk by chunk with the state
-/// (or its gradient) in scratch memory.
+/// A team's share: a segment of one row, and some channels of a block of heads. Walks chunk by chunk with the states
+/// (or their gradients) in scratch memory, chunks outermost and heads inner: so tokens are read in the order in which
+/// they lie in memory, and what the heads of a group share is read once. What follows speaks of the head that the team
+/// has turned to.
 template <Scalar T, class Exec>
 class SweepTeam {
  public:
@@ -74,6 +75,8 @@ class SweepTeam {
     const SsdScanScratch scratch(call.tiling, call.d_state, on_host);
     base_ = static_cast<V*>(team.team_scratch(call.tiling.scratch_level)
                                 .get_shmem_aligned(static_cast<std::size_t>(scratch.count) * sizeof(V), alignment));
+    sweeps_ = reinterpret_cast<HeadSweep*>(base_ + scratch.sweeps);
+    states_ = base_ + scratch.state;
     b_ = {base_ + scratch.b, scratch.b_row, 1};
     x_ = {base_ + scratch.x, scratch.row, 1};
     delta_ = base_ + scratch.vectors;
@@ -88,7 +91,16 @@ class SweepTeam {
   KOKKOS_INLINE_FUNCTION void to_head(int index) {
     head_ = first_head_ + index;
     group_ = (head_ + call_.first_head) / call_.heads_per_group;
-    state_ = {base_ + index * call_.d_state * x_.row, x_.row, 1};
+    state_ = {states_ + index * call_.d_state * x_.row, x_.row, 1};
+  }
+
+  /// work() with each head of the team's block.
+  template <class Work>
+  KOKKOS_INLINE_FUNCTION void for_each_head(const Work& work) {
+    for (int i = 0; i < call_.tiling.head_block && first_head_ + i < call_.heads; ++i) {
+      to_head(i);
+      work();
+    }
   }
 
   static constexpr bool on_host = is_host_execution<Exec>;
@@ -158,63 +170,83 @@ class SweepTeam {
     return end;
   }
 
-  /// The state behind tokens [begin, end), chunk by chunk. Returns their log-decay.
-  KOKKOS_INLINE_FUNCTION V summarize(std::int64_t begin, std::int64_t end) const {
+  /// From which token on the state is to be formed by summarize(), or to which its gradient by summarize_gradient().
+  KOKKOS_INLINE_FUNCTION void set_reach(std::int64_t token) const {
+    Kokkos::single(Kokkos::PerTeam(team_), [&]() { sweeps_[head_ - first_head_] = {token, V(0)}; });
+    team_.team_barrier();
+  }
+  /// Log-decay of the tokens that the last sweep walked.
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION V log_alpha() const { return sweeps_[head_ - first_head_].log_alpha; }
+
+  /// The states of all heads behind tokens [begin, end), chunk by chunk.
+  KOKKOS_INLINE_FUNCTION void summarize(std::int64_t begin, std::int64_t end) {
     const std::int64_t chunk = call_.tiling.chunk;
-    V total = V(0);
     for (std::int64_t t = begin; t < end; t += chunk) {
-      total += summarize_chunk(t, static_cast<int>(t + chunk < end ? chunk : end - t));
+      const int count = static_cast<int>(t + chunk < end ? chunk : end - t);
+      std::int64_t loaded = -1;
+      for_each_head([&]() {
+        if (t < sweeps_[head_ - first_head_].reach) return;
+        if (group_ != loaded) load_columns(call_.B, t, count);
+        loaded = group_;
+        load_channels(call_.x, t, count);
+        advance_over_chunk(t, count, log_decay_);
+      });
     }
-    return total;
   }
 
-  /// The mirror image: the gradient of the state before tokens [begin, end).
-  KOKKOS_INLINE_FUNCTION V summarize_gradient(const Strided<const T, 4>& dout, std::int64_t begin,
-                                              std::int64_t end) const {
+  /// The mirror image: the gradients of the states before tokens [begin, end).
+  KOKKOS_INLINE_FUNCTION void summarize_gradient(const Strided<const T, 4>& dout, std::int64_t begin,
+                                                 std::int64_t end) {
     const std::int64_t chunk = call_.tiling.chunk;
-    V total = V(0);
     for (std::int64_t behind = end; behind > begin;) {
-      const std::int64_t first = begin + (behind - begin - 1) / chunk * chunk;
-      total += summarize_gradient_chunk(dout, first, static_cast<int>(behind - first));
-      behind = first;
+      const std::int64_t t = begin + (behind - begin - 1) / chunk * chunk;
+      const int count = static_cast<int>(behind - t);
+      std::int64_t loaded = -1;
+      for_each_head([&]() {
+        if (t >= sweeps_[head_ - first_head_].reach) return;
+        if (group_ != loaded) load_columns(call_.C, t, count);
+        loaded = group_;
+        load_output_gradients(dout, t, count);
+        advance_over_chunk(t, count, enter_);
+      });
+      behind = t;
     }
-    return total;
   }
 
  protected:
-  /// The state behind a chunk. Returns the log-decay of the chunk.
-  KOKKOS_INLINE_FUNCTION V summarize_chunk(std::int64_t first, int count) const {
+  /// What a head has in a sweep of its own length.
+  struct HeadSweep {
+    std::int64_t reach;
+    V log_alpha;
+  };
+  static_assert(sizeof(HeadSweep) <= SsdScanScratch::sweep_size * sizeof(V));
+
+  /// S = e^{sum} S + B^T (factors x), with the decay of the whole chunk: of x and B, or their gradients, that are
+  /// loaded. Changes x. `factors` are those of chunk_factors().
+  KOKKOS_INLINE_FUNCTION void advance_over_chunk(std::int64_t first, int count, const V* factors) const {
     load_steps(first, count);
-    load_columns(call_.B, first, count);
-    load_channels(call_.x, first, count);
     team_.team_barrier();
     tile::cumulative_sum(team_, count, log_decay_, high_, low_);
     team_.team_barrier();
     chunk_factors(count);
+    Kokkos::single(Kokkos::PerTeam(team_),
+                   [&]() { sweeps_[head_ - first_head_].log_alpha += high_[count - 1] + low_[count - 1]; });
     team_.team_barrier();
-    const V total = high_[count - 1] + low_[count - 1];
-    advance_state(log_decay_, count);
-    return total;
+    tile::scale_rows(team_, count, width_, factors, x_);
+    team_.team_barrier();
+    tile::gemm(team_, call_.d_state, width_, count, b_, x_, enter_[count - 1], state_);
+    team_.team_barrier();
   }
 
-  /// The mirror image: what the gradient of the state becomes before a chunk. Returns the log-decay of the chunk.
-  KOKKOS_INLINE_FUNCTION V summarize_gradient_chunk(const Strided<const T, 4>& dout, std::int64_t first,
+  /// dout of a chunk, through the gate if there is one.
+  KOKKOS_INLINE_FUNCTION void load_output_gradients(const Strided<const T, 4>& dout, std::int64_t first,
                                                     int count) const {
-    load_steps(first, count);
-    load_columns(call_.C, first, count);
+    if (!call_.z.given() && !call_.out_map.given()) return load_channels(dout, first, count);
     tile::for_each(team_, count, width_, [&](int m, int p) {
       V value = static_cast<V>(dout(row_, call_.out_place(first + m), head_, channel_ + p));
       if (call_.z.given()) value *= tile::silu(static_cast<V>(call_.z(row_, first + m, head_, channel_ + p)));
       x_(m, p) = value;
     });
-    team_.team_barrier();
-    tile::cumulative_sum(team_, count, log_decay_, high_, low_);
-    team_.team_barrier();
-    chunk_factors(count);
-    team_.team_barrier();
-    const V total = high_[count - 1] + low_[count - 1];
-    advance_state(enter_, count);
-    return total;
   }
 
   /// A log-decay whose exponential is 0, and not even denormal.
@@ -248,7 +280,18 @@ class SweepTeam {
                Matrix<const T>{&from(row_, first, group_, 0), from.stride[1], from.stride[3]}, b_.transposed());
   }
 
+  /// Some channels of the head; on a host the rows of the next head are asked for.
   KOKKOS_INLINE_FUNCTION void load_channels(const Strided<const T, 4>& from, std::int64_t first, int count) const {
+    if constexpr (on_host) {
+      if (from.stride[3] == 1) {
+        const T* rows = &from(row_, first, head_, channel_);
+        const T* next = head_ + 1 < call_.heads ? rows + from.stride[2] : nullptr;
+        Kokkos::single(Kokkos::PerTeam(team_), [&]() {
+          tile::load_rows(tile::InputRows<T, V>{count, width_, rows, from.stride[1], next, x_.data, x_.row});
+        });
+        return;
+      }
+    }
     tile::load(team_, count, width_,
                Matrix<const T>{&from(row_, first, head_, channel_), from.stride[1], from.stride[3]}, x_);
   }
@@ -256,18 +299,7 @@ class SweepTeam {
   /// The factors of each token from the beginning and to the end of the chunk; the second, which is to be met by
   /// x and delta, takes the place of the log-decays.
   KOKKOS_INLINE_FUNCTION void chunk_factors(int count) const {
-    tile::for_each(team_, 1, count, [&](int, int j) {
-      enter_[j] = tile::decay(high_[j] + low_[j]);
-      log_decay_[j] = tile::decay((high_[count - 1] - high_[j]) + (low_[count - 1] - low_[j])) * delta_[j];
-    });
-  }
-
-  /// S = e^{sum} S + B^T (factors x), with the decay of the whole chunk. Changes x.
-  KOKKOS_INLINE_FUNCTION void advance_state(const V* factors, int count) const {
-    tile::scale_rows(team_, count, width_, factors, x_);
-    team_.team_barrier();
-    tile::gemm(team_, call_.d_state, width_, count, b_, x_, enter_[count - 1], state_);
-    team_.team_barrier();
+    tile::chunk_factors(team_, tile::ChunkFactors<V>{count, high_, low_, delta_, enter_, nullptr, log_decay_});
   }
 
   const Call& call_;
@@ -277,6 +309,8 @@ class SweepTeam {
   std::int64_t group_;
   int head_, channel_, width_;
   V* base_;
+  HeadSweep* sweeps_;
+  V* states_;
   int first_head_;
   Matrix<V> state_, b_, x_;
   V *delta_, *log_decay_, *high_, *low_, *enter_;

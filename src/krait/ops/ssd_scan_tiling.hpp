@@ -29,7 +29,8 @@ struct SsdScanScratch {
       : row(host ? whole(tiling.head_tile) : tiling.head_tile),
         token_row(host ? whole(tiling.chunk) : tiling.chunk),
         b_row(host ? token_row : token_row + 1),
-        state(0),
+        sweeps(0),
+        state(whole(tiling.head_block * sweep_size)),
         b(state + tiling.head_block * d_state * row),
         c(b + d_state * b_row),
         scores(c + tiling.chunk * d_state),
@@ -49,10 +50,14 @@ struct SsdScanScratch {
   /// factor from the beginning of the chunk.
   static constexpr int vector_count = 5;
 
+  /// Of what a head has in a sweep of its own length.
+  static constexpr int sweep_size = 4;
+
   std::int64_t row;        ///< elements of a row of channels
   std::int64_t token_row;  ///< elements of a row of tokens
   std::int64_t b_row;      ///< the same of B, which is kept transposed; one more on a GPU, where transposing would meet
                            ///< one memory bank
+  std::int64_t sweeps;     ///< (head_block, sweep_size)
   std::int64_t state;      ///< (head_block, N, row): transposed, so that its rows are channels, as those of x and y
   std::int64_t b;          ///< (N, b_row)
   std::int64_t c;          ///< (chunk, N)

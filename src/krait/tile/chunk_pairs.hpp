@@ -2,8 +2,8 @@
 #pragma once
 
 /// \file
-/// What the backward of a chunk of tokens of one head works on, in scratch memory. No Kokkos here, for the sources with
-/// vector instructions.
+/// What the sweeps and the backward of a chunk of tokens of one head work on, in scratch memory. No Kokkos here, for
+/// the sources with vector instructions.
 
 namespace krait::tile {
 
@@ -39,6 +39,22 @@ struct ChunkSteps {
   A* delta;       ///< raw steps; in the end the step sizes
   A* slope;       ///< derivative of the step size by the raw step, 0 where the clamp acts; nullptr: not wanted
   A* log_decays;  ///< delta A
+};
+
+/// The factors of the tokens of a chunk, from sums of their log-decays in two parts:
+///
+///     enter_j  = exp(sum_j)
+///     leave_j  = exp(sum_last - sum_j)
+///     inputs_j = leave_j delta_j
+template <class A>
+struct ChunkFactors {
+  int tokens;
+  const A* high;
+  const A* low;
+  const A* delta;
+  A* enter;
+  A* leave;  ///< nullptr: not wanted
+  A* inputs;
 };
 
 }  // namespace krait::tile

@@ -50,6 +50,15 @@ KOKKOS_INLINE_FUNCTION void chunk_steps(const Member& team, const ChunkSteps<V>&
 }
 
 template <class Member, class V>
+KOKKOS_INLINE_FUNCTION void chunk_factors(const Member& team, const ChunkFactors<V>& factors) {
+  if constexpr (has_host_pieces<Member>) {
+    Kokkos::single(Kokkos::PerTeam(team), [&]() { KOKKOS_IF_ON_HOST((host::chunk_factors(factors);)) });
+  } else {
+    generic::chunk_factors(team, factors);
+  }
+}
+
+template <class Member, class V>
 KOKKOS_INLINE_FUNCTION void chunk_pairs(const Member& team, const ChunkPairs<V>& pairs) {
   if constexpr (has_host_pieces<Member>) {
     Kokkos::single(Kokkos::PerTeam(team), [&]() { KOKKOS_IF_ON_HOST((host::chunk_pairs(pairs);)) });

@@ -86,6 +86,18 @@ KOKKOS_INLINE_FUNCTION void chunk_steps(const Member& team, const ChunkSteps<V>&
   });
 }
 
+/// See ChunkFactors.
+template <class Member, class V>
+KOKKOS_INLINE_FUNCTION void chunk_factors(const Member& team, const ChunkFactors<V>& k) {
+  for_each(team, 1, k.tokens, [=](int, int j) {
+    const int last = k.tokens - 1;
+    const V leave = decay((k.high[last] - k.high[j]) + (k.low[last] - k.low[j]));
+    k.enter[j] = decay(k.high[j] + k.low[j]);
+    if (k.leave != nullptr) k.leave[j] = leave;
+    k.inputs[j] = leave * k.delta[j];
+  });
+}
+
 /// See ChunkPairs. With barriers in it, the last thing it does is one.
 template <class Member, class V>
 KOKKOS_INLINE_FUNCTION void chunk_pairs(const Member& team, const ChunkPairs<V>& k) {

@@ -35,6 +35,24 @@ struct StepsOf {
   }
 };
 
+template <class A>
+struct FactorsOf {
+  ChunkFactors<A> k;
+
+  template <class Lanes>
+  HWY_INLINE void run(const Lanes& lanes) const {
+    const auto d = lanes.d;
+    const auto high = lanes.load(k.high);
+    const auto low = lanes.load(k.low);
+    const auto last_high = hn::Set(d, k.high[k.tokens - 1]);
+    const auto last_low = hn::Set(d, k.low[k.tokens - 1]);
+    const auto leave = decay(d, hn::Add(hn::Sub(last_high, high), hn::Sub(last_low, low)));
+    lanes.store(decay(d, hn::Add(high, low)), k.enter);
+    if (k.leave != nullptr) lanes.store(leave, k.leave);
+    lanes.store(hn::Mul(leave, lanes.load(k.delta)), k.inputs);
+  }
+};
+
 /// Row m of the pairs.
 template <class A>
 struct PairsOfOutput {
@@ -153,6 +171,11 @@ void chunk_steps_here(const ChunkSteps<A>& steps, const StepRule<A>& rule) {
 }
 
 template <class A>
+void chunk_factors_here(const ChunkFactors<A>& factors) {
+  for_lanes<A>(factors.tokens, FactorsOf<A>{factors});
+}
+
+template <class A>
 void chunk_pairs_here(const ChunkPairs<A>& k) {
   const hn::ScalableTag<A> d;
   for (int m = 0; m < k.tokens; ++m) for_lanes<A>(k.tokens, PairsOfOutput<A>{k, m});
@@ -201,6 +224,12 @@ void chunk_steps(const ChunkSteps<A>& steps, const StepRule<A>& rule) {
 }
 
 template <class A>
+void chunk_factors(const ChunkFactors<A>& factors) {
+  HWY_EXPORT_T(Table, chunk_factors_here<A>);
+  HWY_DYNAMIC_DISPATCH_T(Table)(factors);
+}
+
+template <class A>
 void chunk_pairs(const ChunkPairs<A>& pairs) {
   HWY_EXPORT_T(Table, chunk_pairs_here<A>);
   HWY_DYNAMIC_DISPATCH_T(Table)(pairs);
@@ -233,6 +262,7 @@ void scale_columns(int rows, int columns, const A* factors, A* a, std::int64_t a
 
 #define KRAIT_INSTANTIATE(A)                                                                           \
   template void chunk_steps<A>(const ChunkSteps<A>&, const StepRule<A>&);                              \
+  template void chunk_factors<A>(const ChunkFactors<A>&);                                              \
   template void chunk_pairs<A>(const ChunkPairs<A>&);                                                  \
   template void row_dots<A>(const TwoPanels<A>&, A*);                                                  \
   template void column_dots<A>(const TwoPanels<A>&, A*, A*, std::int64_t);                             \

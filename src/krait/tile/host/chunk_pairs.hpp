@@ -16,6 +16,9 @@ template <class A>
 void chunk_steps(const ChunkSteps<A>& steps, const StepRule<A>& rule);
 
 template <class A>
+void chunk_factors(const ChunkFactors<A>& factors);
+
+template <class A>
 void chunk_pairs(const ChunkPairs<A>& pairs);
 
 /// Two panels of unit column stride.
