@@ -42,6 +42,17 @@ class MixedTensor {
                  : static_cast<value_type>(static_cast<const T*>(data_)[offset]);
   }
 
+  /// function(pointer to the first element), of the type in which they are stored.
+  template <class Function>
+  KOKKOS_FUNCTION void visit(const Function& function) const {
+    if (wide_) {
+      function(static_cast<const value_type*>(data_));
+    } else {
+      function(static_cast<const T*>(data_));
+    }
+  }
+
+  [[nodiscard]] KOKKOS_FUNCTION std::int64_t stride(std::size_t r) const { return stride_[r]; }
   [[nodiscard]] KOKKOS_FUNCTION std::int64_t extent(std::size_t r) const { return extent_[r]; }
   [[nodiscard]] KOKKOS_FUNCTION bool absent() const { return data_ == nullptr; }
   [[nodiscard]] std::vector<std::int64_t> extents() const { return {extent_, extent_ + Rank}; }

@@ -60,8 +60,7 @@ class ScanTeam : public SweepTeam<T, Exec> {
 
   KOKKOS_INLINE_FUNCTION void store_final_state(std::int64_t index) const {
     if (!call_.final_states.given()) return;
-    tile::for_each(team_, width_, call_.d_state,
-                   [&](int p, int n) { call_.final_states(index, head_, channel_ + p, n) = state_(n, p); });
+    store_state_tile(team_, state_, call_.final_states, index, head_, channel_, width_, call_.d_state);
     team_.team_barrier();
   }
 

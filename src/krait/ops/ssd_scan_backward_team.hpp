@@ -16,6 +16,7 @@
 #include <krait/ops/ssd_scan_backward_workspace.hpp>
 #include <krait/ops/ssd_scan_inputs.hpp>
 #include <krait/ops/ssd_scan_team.hpp>
+#include <krait/ops/state_tile.hpp>
 #include <krait/ops/strided.hpp>
 #include <krait/tile/tile.hpp>
 
@@ -327,7 +328,7 @@ class ScanBackwardTeam {
     } else if (given.absent() || state == Run::no_state) {
       tile::fill(team_, call_.d_state, call_.head_dim, V(0), to);
     } else {
-      tile::for_each(team_, call_.head_dim, call_.d_state, [&](int p, int n) { to(n, p) = given(state, head, p, n); });
+      load_state_tile(team_, given, state, head, 0, call_.head_dim, call_.d_state, to);
     }
   }
 
@@ -461,7 +462,7 @@ class ScanBackwardTeam {
 
     store_step_gradients(t, count, head, enters && leaves);
     if (t == run.begin && run.begins && run.state != Run::no_state && call_.dinitial_states.given()) {
-      tile::for_each(team_, P, N, [&](int p, int n) { call_.dinitial_states(run.state, head, p, n) = gradient(n, p); });
+      store_state_tile(team_, gradient, call_.dinitial_states, run.state, head, 0, P, N);
     }
     team_.team_barrier();
   }

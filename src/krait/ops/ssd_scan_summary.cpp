@@ -59,8 +59,7 @@ class SummaryTeam : public SweepTeam<T, Exec> {
   }
 
   KOKKOS_INLINE_FUNCTION void store(std::int64_t slot, V log_alpha) const {
-    tile::for_each(team_, width_, call_.d_state,
-                   [&](int p, int n) { call_.own(slot, head_, channel_ + p, n) = state_(n, p); });
+    store_state_tile(team_, state_, call_.own, slot, head_, channel_, width_, call_.d_state);
     if (channel_ == 0 && call_.log_alphas.given()) {
       Kokkos::single(Kokkos::PerTeam(team_), [&]() { call_.log_alphas(slot, head_) = log_alpha; });
     }

@@ -15,6 +15,7 @@
 #include <krait/ops/segment.hpp>
 #include <krait/ops/ssd_scan_inputs.hpp>
 #include <krait/ops/ssd_scan_tiling.hpp>
+#include <krait/ops/state_tile.hpp>
 #include <krait/ops/strided.hpp>
 #include <krait/tile/rows.hpp>
 #include <krait/tile/tile.hpp>
@@ -122,8 +123,7 @@ class SweepTeam {
       clear_state();
       return;
     }
-    tile::for_each(team_, width_, call_.d_state,
-                   [&](int p, int n) { state_(n, p) = states(run.state, head_, channel_ + p, n); });
+    load_state_tile(team_, states, run.state, head_, channel_, width_, call_.d_state, state_);
     team_.team_barrier();
   }
 

@@ -3,6 +3,7 @@
 
 #include <krait/core/device_table.hpp>
 #include <krait/core/instantiate.hpp>
+#include <krait/core/row_loop.hpp>
 
 namespace krait::impl {
 namespace {
@@ -31,20 +32,25 @@ struct ConvIndex {
   }
 };
 
-/// An element of states of the scan.
-struct ScanIndex {
-  std::int64_t state, head, p, n;
+/// A row of states of the scan: d_state elements.
+struct ScanRow {
+  std::int64_t state, head, p;
   template <class View>
-  KOKKOS_FUNCTION ScanIndex(std::int64_t i, const View& states) {
-    const auto d_state = static_cast<std::int64_t>(states.extent(3));
+  KOKKOS_FUNCTION ScanRow(std::int64_t row, const View& states) {
     const auto head_dim = static_cast<std::int64_t>(states.extent(2));
     const auto heads = static_cast<std::int64_t>(states.extent(1));
-    n = i % d_state;
-    p = i / d_state % head_dim;
-    head = i / d_state / head_dim % heads;
-    state = i / d_state / head_dim / heads;
+    p = row % head_dim;
+    head = row / head_dim % heads;
+    state = row / head_dim / heads;
   }
 };
+
+/// body(row, n) for all rows of states of the scan.
+template <class Exec, class View, class Body>
+void for_scan_rows(const char* label, const Exec& exec, const View& states, const Body& body) {
+  for_rows(label, exec, static_cast<std::int64_t>(states.extent(0) * states.extent(1) * states.extent(2)),
+           static_cast<std::int64_t>(states.extent(3)), body);
+}
 
 /// With `before` tokens of the document before a piece, tap k of the piece's state is tap k + before of the document's.
 template <Scalar T, class Exec>
@@ -122,12 +128,10 @@ struct TakeScanStates {
   DocumentEnd end;
   Tensor<const A****, Exec> documents;
   Tensor<A****, Exec> pieces;
-  bool given;
-  KOKKOS_FUNCTION void operator()(std::int64_t i) const {
-    const ScanIndex at(i, pieces);
+  KOKKOS_FUNCTION void operator()(std::int64_t row, std::int64_t n) const {
+    const ScanRow at(row, pieces);
     const DocumentPart part = parts(at.state);
-    pieces(at.state, at.head, at.p, at.n) =
-        given && has_end(part, end) ? documents(part.document, at.head, at.p, at.n) : A(0);
+    pieces(at.state, at.head, at.p, n) = has_end(part, end) ? documents(part.document, at.head, at.p, n) : A(0);
   }
 };
 
@@ -137,12 +141,23 @@ struct PutScanStates {
   DocumentEnd end;
   Tensor<const A****, Exec> pieces;
   Tensor<A****, Exec> documents;
-  KOKKOS_FUNCTION void operator()(std::int64_t i) const {
-    const ScanIndex at(i, pieces);
+  KOKKOS_FUNCTION void operator()(std::int64_t row, std::int64_t n) const {
+    const ScanRow at(row, pieces);
     const DocumentPart part = parts(at.state);
-    if (has_end(part, end)) documents(part.document, at.head, at.p, at.n) = pieces(at.state, at.head, at.p, at.n);
+    if (has_end(part, end)) documents(part.document, at.head, at.p, n) = pieces(at.state, at.head, at.p, n);
   }
 };
+
+/// What no document gives is zero.
+template <class A, class Exec>
+void take_scan_states(const char* label, const Exec& exec, const Parts<Exec>& parts, DocumentEnd end,
+                      const Tensor<const A****, Exec>& documents, const Tensor<A****, Exec>& pieces) {
+  if (is_absent(documents)) {
+    Kokkos::deep_copy(exec, pieces, A(0));
+  } else {
+    for_scan_rows(label, exec, pieces, TakeScanStates<A, Exec>{parts, end, documents, pieces});
+  }
+}
 
 }  // namespace
 
@@ -186,8 +201,7 @@ void DocumentStates<T, Exec>::put_initial_gradients(const Exec& exec, const Tens
 template <Scalar T, class Exec>
 void DocumentStates<T, Exec>::take_initial(const Exec& exec, const Tensor<const A****, Exec>& documents,
                                            const Tensor<A****, Exec>& pieces) const {
-  Kokkos::parallel_for("krait::DocumentStates::take_initial", elements(exec, pieces),
-                       TakeScanStates<A, Exec>{parts_, DocumentEnd::begin, documents, pieces, !is_absent(documents)});
+  take_scan_states("krait::DocumentStates::take_initial", exec, parts_, DocumentEnd::begin, documents, pieces);
 }
 
 template <Scalar T, class Exec>
@@ -195,15 +209,14 @@ void DocumentStates<T, Exec>::put_final(const Exec& exec, const Tensor<const A**
                                         const Tensor<A****, Exec>& documents) const {
   if (is_absent(documents)) return;
   Kokkos::deep_copy(exec, documents, A(0));
-  Kokkos::parallel_for("krait::DocumentStates::put_final", elements(exec, pieces),
-                       PutScanStates<A, Exec>{parts_, DocumentEnd::end, pieces, documents});
+  for_scan_rows("krait::DocumentStates::put_final", exec, pieces,
+                PutScanStates<A, Exec>{parts_, DocumentEnd::end, pieces, documents});
 }
 
 template <Scalar T, class Exec>
 void DocumentStates<T, Exec>::take_final_gradients(const Exec& exec, const Tensor<const A****, Exec>& documents,
                                                    const Tensor<A****, Exec>& pieces) const {
-  Kokkos::parallel_for("krait::DocumentStates::take_final_gradients", elements(exec, pieces),
-                       TakeScanStates<A, Exec>{parts_, DocumentEnd::end, documents, pieces, !is_absent(documents)});
+  take_scan_states("krait::DocumentStates::take_final_gradients", exec, parts_, DocumentEnd::end, documents, pieces);
 }
 
 template <Scalar T, class Exec>
@@ -211,8 +224,8 @@ void DocumentStates<T, Exec>::put_initial_gradients(const Exec& exec, const Tens
                                                     const Tensor<A****, Exec>& documents) const {
   if (is_absent(documents)) return;
   Kokkos::deep_copy(exec, documents, A(0));
-  Kokkos::parallel_for("krait::DocumentStates::put_initial_gradients", elements(exec, pieces),
-                       PutScanStates<A, Exec>{parts_, DocumentEnd::begin, pieces, documents});
+  for_scan_rows("krait::DocumentStates::put_initial_gradients", exec, pieces,
+                PutScanStates<A, Exec>{parts_, DocumentEnd::begin, pieces, documents});
 }
 
 #define KRAIT_INSTANTIATE(T, EXEC) template class DocumentStates<T, EXEC>;

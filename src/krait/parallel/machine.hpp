@@ -39,8 +39,8 @@ struct Machine {
 };
 
 /// Measures the machine in a few seconds: the steps of an operator on a small problem, a copy, messages of a few bytes
-/// around the ring, and an all-to-all; medians of the slowest rank's times. Collective; equal on all ranks, bit for
-/// bit. One rank alone keeps the default network. Waits for `exec`, and allocates; its messages appear in the
+/// around the ring, and an all-to-all; the shortest of the slowest rank's times. Collective; equal on all ranks, bit
+/// for bit. One rank alone keeps the default network. Waits for `exec`, and allocates; its messages appear in the
 /// communicator's counters.
 ///
 /// \param config  whose heads of a group, head_dim, d_state, d_conv and chunk_size the small problem has, in float:

@@ -107,6 +107,7 @@ class Runner {
   [[nodiscard]] Measurement measurement() const {
     return {.candidate = candidate_,
             .seconds = median(seconds_),
+            .shortest = *std::min_element(seconds_.begin(), seconds_.end()),
             .seconds_waited = median(waited_),
             .bytes_sent_per_rank = static_cast<std::int64_t>(bytes_),
             .messages = static_cast<std::int64_t>(messages_)};

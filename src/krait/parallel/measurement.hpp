@@ -26,6 +26,7 @@ struct Candidate {
 struct Measurement {
   Candidate candidate = {};
   double seconds = 0;         ///< median of the rounds
+  double shortest = 0;        ///< of the rounds: a machine's other users only ever add to a time
   double seconds_waited = 0;  ///< of them in waits for other ranks; median
   std::int64_t bytes_sent_per_rank = 0;
   std::int64_t messages = 0;  ///< that a rank sends

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include <krait/core/instantiate.hpp>
+#include <krait/core/row_loop.hpp>
 #include <krait/parallel/operator_checks.hpp>
 #include <krait/parallel/state_passing_memory.hpp>
 #include <krait/parallel/state_passing_plan.hpp>
@@ -14,21 +15,17 @@ namespace {
 using impl::PieceStates;
 using impl::SegmentEnd;
 
-template <class Exec>
-using Range = Kokkos::RangePolicy<Exec, Kokkos::IndexType<std::int64_t>>;
-
 /// An end at which no document goes on hands on nothing; one at which a document goes on that has its other end in the
 /// segment hands on nothing of what enters there.
 template <class A, class Exec>
 struct SealMaps {
   Tensor<A**, Exec> maps;
   Kokkos::View<const SegmentEnd*, typename Exec::memory_space> ends;
-  std::int64_t state, slot_size;
-  KOKKOS_FUNCTION void operator()(std::int64_t i) const {
-    const std::int64_t slot = i / slot_size;
-    const std::int64_t number = i % slot_size;
+  std::int64_t state;
+  KOKKOS_FUNCTION void operator()(std::int64_t slot, std::int64_t number) const {
+    if (ends(slot) == SegmentEnd::carries) return;
     if (number >= state) {
-      if (ends(slot) != SegmentEnd::carries) maps(slot, number) = -Kokkos::Experimental::infinity_v<A>;
+      maps(slot, number) = -Kokkos::Experimental::infinity_v<A>;
     } else if (ends(slot) == SegmentEnd::closed) {
       maps(slot, number) = 0;
     }
@@ -41,11 +38,11 @@ struct PlaceGradients {
   Tensor<const A**, Exec> leaving;  // (slots, state)
   Kokkos::View<const std::int64_t*, typename Exec::memory_space> tail_states;
   Tensor<A*, Exec> dfinal;  // (states, state)
-  std::int64_t state;
-  KOKKOS_FUNCTION void operator()(std::int64_t i) const {
-    const std::int64_t slot = i / state;
-    const std::int64_t number = i % state;
-    if (tail_states(slot) >= 0) dfinal(tail_states(slot) * state + number) = leaving(slot, number);
+  std::int64_t heads, state_size;
+  KOKKOS_FUNCTION void operator()(std::int64_t row, std::int64_t i) const {
+    const std::int64_t slot = row / heads;
+    const std::int64_t number = row % heads * state_size + i;
+    if (tail_states(slot) >= 0) dfinal(tail_states(slot) * heads * state_size + number) = leaving(slot, number);
   }
 };
 
@@ -213,8 +210,8 @@ void StatePassing<T, Exec>::forward(const Exec& exec, const Communicator& contex
   plan.conv_scan.summarize(exec, parameters, tensors,
                            map_slots<T, Exec>(workspace + blocks.maps, plan, config_, cut.tail_slots), runs.tails);
   const auto maps = make_tensor<A**, Exec, 2>(reinterpret_cast<A*>(workspace + blocks.maps), {plan.slots, slot});
-  Kokkos::parallel_for("krait::StatePassing::seal", Range<Exec>(exec, 0, plan.slots * slot),
-                       SealMaps<A, Exec>{maps, cut.ends, plan.shape.state(), slot});
+  impl::for_rows("krait::StatePassing::seal", exec, plan.slots, slot,
+                 SealMaps<A, Exec>{maps, cut.ends, plan.shape.state()});
   auto arrival = plan.ascending.post(
       exec, context, maps,
       flat<std::byte, Exec>(workspace + blocks.exchange, static_cast<std::int64_t>(plan.ascending.workspace_bytes())));
@@ -323,17 +320,16 @@ void StatePassing<T, Exec>::backward(const Exec& exec, const Communicator& conte
                                     map_slots<T, Exec>(workspace + blocks.maps, plan, config_, cut.head_slots),
                                     runs.heads);
   const auto maps = make_tensor<A**, Exec, 2>(reinterpret_cast<A*>(workspace + blocks.maps), {slots, slot});
-  Kokkos::parallel_for("krait::StatePassing::seal_gradients", Range<Exec>(exec, 0, slots * slot),
-                       SealMaps<A, Exec>{maps, cut.begins, plan.shape.state(), slot});
+  impl::for_rows("krait::StatePassing::seal_gradients", exec, slots, slot,
+                 SealMaps<A, Exec>{maps, cut.begins, plan.shape.state()});
   auto arrival = plan.descending.post(
       exec, context, maps,
       flat<std::byte, Exec>(workspace + blocks.exchange, static_cast<std::int64_t>(plan.descending.workspace_bytes())));
   arrival.request.wait_on(exec);
-  Kokkos::parallel_for(
-      "krait::StatePassing::place_gradients", Range<Exec>(exec, 0, slots * plan.shape.state()),
-      PlaceGradients<A, Exec>{arrival.entering, cut.tail_states,
-                              flat<A, Exec>(room + pieces.dfinal_scan, pieces.count * plan.shape.state()),
-                              plan.shape.state()});
+  impl::for_rows("krait::StatePassing::place_gradients", exec, slots * plan.shape.heads, plan.shape.state_size,
+                 PlaceGradients<A, Exec>{arrival.entering, cut.tail_states,
+                                         flat<A, Exec>(room + pieces.dfinal_scan, pieces.count * plan.shape.state()),
+                                         plan.shape.heads, plan.shape.state_size});
   if (!is_absent(arguments.dinitial.ssm))
     tensors.dstates = scan_states<A, Exec>(room + pieces.dscan, pieces.count, config_);
   plan.conv_scan.scan_backward(exec, parameters, gradients, tensors, runs.pieces);
