@@ -41,7 +41,7 @@ check_shell() {
   tool=$(inside -- sh -c 'command -v shellcheck || true')
   [[ -n $tool ]] || { say "-- shellcheck: not installed, skipped" && return 0; }
   say "-- shellcheck"
-  (cd "$checkout" && inside -- "$tool" -x -P SCRIPTDIR .ci/run tools/dev tools/lib/gate_compile tools/lib/*.sh) >&2
+  (cd "$checkout" && inside -- "$tool" -x -P SCRIPTDIR .ci/run tools/dev tools/lib/gate_compile tools/lib/bundle_run tools/lib/*.sh) >&2
 }
 
 # The commit that the changes are counted from: the given one, the main branch, or the last commit.
