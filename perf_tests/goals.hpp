@@ -14,7 +14,7 @@ struct Goal {
 };
 
 inline constexpr Goal goals[] = {
-    {"^ssd_scan/forward(_slow)?/(mamba2_2p7b|mamba2_130m)/float/", "flops_fraction", true, 0.65},
+    {"^ssd_scan/forward(_slow)?/mamba2_2p7b/float/", "flops_fraction", true, 0.65},
     {"^ssd_scan/forward(_slow)?/nemotron_h_8b/float/", "flops_fraction", true, 0.55},
     {"^ssd_scan/forward(_slow)?/odd/float/", "flops_fraction", true, 0.25},
     {"^ssd_scan/forward(_slow)?/mamba2_2p7b/double/", "flops_fraction", true, 0.50},
