@@ -2,7 +2,7 @@
 # shellcheck shell=bash disable=SC2154 # variables of tools/dev
 # The CUDA gate: every kernel compiled to machine code, without a GPU and without a CUDA build of Kokkos.
 
-# Kernels on the path that every token takes. They must live in registers.
+# Kernels on the path that every token takes. They must live in registers, and keep to tools/lib/gate_budget.
 hot_kernels='scan|conv'
 
 do_gate() {
@@ -24,7 +24,8 @@ do_gate() {
   work=$build_dir/gate
   mkdir -p "$work"
   say "-- compiling ${#sources[@]} files with nvcc (unchanged ones are taken from $work)"
-  inside -- "$lib/gate_compile" "$work" "$build_dir/generated" "$(compile_jobs)" "$hot_kernels" "${sources[@]}"
+  inside -- "$lib/gate_compile" "$work" "$build_dir/generated" "$(compile_jobs)" "$hot_kernels" "$accept" \
+    "${sources[@]}"
 }
 
 # The files that this build compiles into the library, without the host-only pieces, whose vector instructions nvcc need

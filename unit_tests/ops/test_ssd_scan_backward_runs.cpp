@@ -395,7 +395,7 @@ TYPED_TEST(SsdScanBackwardRuns, PackedRunsEqualSeparateCallsBitForBit) {
     SCOPED_TRACE(testing::Message() << "row " << run.row << ", tokens " << run.begin << " to " << run.end);
     expect_same_there(separate, packed, run);
   }
-  const auto close = krait::test::tolerance<krait::accumulator_t<TypeParam>>();
+  const auto close = krait::test::accumulated_tolerance<TypeParam>();
   EXPECT_TRUE(all_close(separate.dA, packed.dA, close));
   EXPECT_TRUE(all_close(separate.dD, packed.dD, close));
   EXPECT_TRUE(all_close(separate.ddt_bias, packed.ddt_bias, close));

@@ -125,7 +125,7 @@ TYPED_TEST(SsdScanRuns, SegmentsCutAnywhere) {
           EXPECT_TRUE(std::isnan(got_states[state]));
           got_states[state] = 0;
         }
-        EXPECT_TRUE(all_close(got_states, want.final_states, tolerance<krait::accumulator_t<TypeParam>>()));
+        EXPECT_TRUE(all_close(got_states, want.final_states, krait::test::accumulated_tolerance<TypeParam>()));
       }
     }
   }

@@ -183,8 +183,9 @@ TYPED_TEST(SsdScanSummary, MatchesTheRecurrenceInAnySegmentsAndChunks) {
         for (std::int64_t i = 2 * summary.size(); i < 3 * summary.size(); ++i) {
           want[static_cast<std::size_t>(i)] = want_back[static_cast<std::size_t>(i)] = std::nan("");
         }
-        EXPECT_TRUE(all_close(summary.own(summary.forward), want, tolerance<V>()));
-        EXPECT_TRUE(all_close(summary.own(summary.backward), want_back, tolerance<V>()));
+        EXPECT_TRUE(all_close(summary.own(summary.forward), want, krait::test::accumulated_tolerance<TypeParam>()));
+        EXPECT_TRUE(
+            all_close(summary.own(summary.backward), want_back, krait::test::accumulated_tolerance<TypeParam>()));
         const auto log_alphas = values_of(summary.log_alphas(summary.forward));
         const auto log_alphas_back = values_of(summary.log_alphas(summary.backward));
         const double limit = std::is_same_v<V, double> ? -746 : -104;
@@ -277,7 +278,7 @@ TYPED_TEST(SsdScanSummary, WhatCannotReachTheEndIsNotRead) {
     EXPECT_EQ(of_head(own(clean), 1), of_head(own(poisoned), 1));
     EXPECT_TRUE(std::isnan(of_head(own(poisoned), 0)[0])) << "of a slow head everything is read";
     const auto want = krait::reference::ssd_scan(data.forward.truth, whole).final_states;
-    EXPECT_TRUE(all_close(own(clean), want, tolerance<V>()));
+    EXPECT_TRUE(all_close(own(clean), want, krait::test::accumulated_tolerance<TypeParam>()));
     const auto log_alphas = values_of(clean.log_alphas(clean.forward));
     EXPECT_EQ(std::exp(static_cast<V>(log_alphas[1])), V(0));
     EXPECT_NEAR(log_alphas[0], log_alphas_of(data.forward, whole.host()[0])[0], 1e-4);
@@ -306,7 +307,7 @@ TYPED_TEST(SsdScanSummary, GradientsThatCannotReachTheBeginningAreNotRead) {
     EXPECT_EQ(of_head(own(clean), 1), of_head(own(early), 1));
     EXPECT_EQ(of_head(own(clean), 1), of_head(own(poisoned), 1));
     EXPECT_TRUE(std::isnan(of_head(own(poisoned), 0)[0])) << "of a slow head everything is read";
-    EXPECT_TRUE(all_close(own(clean), want.initial_states, tolerance<V>()));
+    EXPECT_TRUE(all_close(own(clean), want.initial_states, krait::test::accumulated_tolerance<TypeParam>()));
     EXPECT_EQ(std::exp(static_cast<V>(values_of(clean.log_alphas(clean.backward))[1])), V(0));
   }
 }
@@ -364,15 +365,15 @@ TYPED_TEST(SsdScanSummary, ComposesToTheWholeScan) {
     EXPECT_TRUE(all_close(data.forward.out, whole.forward.out, tolerance<TypeParam>()));
     for (const auto& [name, got, want] : {std::tuple{"dx", data.dx, whole.dx}, std::tuple{"dB", data.dB, whole.dB},
                                           std::tuple{"dC", data.dC, whole.dC}}) {
-      EXPECT_TRUE(all_close(got, want, tolerance<TypeParam>())) << name;
+      EXPECT_TRUE(all_close(got, want, krait::test::between_scans<TypeParam>())) << name;
     }
     EXPECT_TRUE(all_close(data.ddt, whole.ddt, tolerance<TypeParam>()));
-    EXPECT_TRUE(all_close(data.dA, whole.dA, tolerance<V>()));
+    EXPECT_TRUE(all_close(data.dA, whole.dA, krait::test::accumulated_tolerance<TypeParam>()));
     const auto all = Kokkos::ALL;
     EXPECT_TRUE(all_close(values_of(Kokkos::subview(data.forward.final_states, 2, all, all, all)),
-                          values_of(whole.forward.final_states), tolerance<V>()));
+                          values_of(whole.forward.final_states), krait::test::accumulated_tolerance<TypeParam>()));
     EXPECT_TRUE(all_close(values_of(Kokkos::subview(data.dinitial_states, 0, all, all, all)),
-                          values_of(whole.dinitial_states), tolerance<V>()));
+                          values_of(whole.dinitial_states), krait::test::accumulated_tolerance<TypeParam>()));
   }
 }
 

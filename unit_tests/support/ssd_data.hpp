@@ -19,6 +19,7 @@
 
 #include <support/allclose.hpp>
 #include <support/random_view.hpp>
+#include <support/ssd_tolerance.hpp>
 #include <support/view_values.hpp>
 
 namespace krait::test {
@@ -216,7 +217,7 @@ void expect_scan_matches(const ScanSetup& setup, const SequenceRuns& runs,
   run_scan(data, runs, tiling);
   const reference::SsdScanResult want = reference::ssd_scan(data.truth, runs);
   EXPECT_TRUE(all_close(data.out, want.out, tolerance<T>())) << "out";
-  EXPECT_TRUE(all_close(data.final_states, want.final_states, tolerance<accumulator_t<T>>())) << "final_states";
+  EXPECT_TRUE(all_close(data.final_states, want.final_states, accumulated_tolerance<T>())) << "final_states";
   if (setup.store_y) {
     EXPECT_TRUE(all_close(data.y, want.y, tolerance<T>())) << "y";
   }

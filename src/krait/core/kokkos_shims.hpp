@@ -17,6 +17,16 @@ template <class Exec>
 inline constexpr bool is_host_execution =
     Kokkos::SpaceAccessibility<Kokkos::HostSpace, typename Exec::memory_space>::accessible;
 
+/// True where a team is warps of 32 threads that can be asked for tensor cores (compute capability 8.0 and above).
+#if defined(KOKKOS_ENABLE_CUDA) && !defined(KOKKOS_ARCH_MAXWELL) && !defined(KOKKOS_ARCH_PASCAL) && \
+    !defined(KOKKOS_ARCH_VOLTA) && !defined(KOKKOS_ARCH_TURING75)
+template <class Exec>
+inline constexpr bool has_tensor_cores = std::is_same_v<Exec, Kokkos::Cuda>;
+#else
+template <class Exec>
+inline constexpr bool has_tensor_cores = false;
+#endif
+
 /// Scratch level to use for tiles: level 0 is on-chip memory on a GPU; on a host both levels are ordinary memory and
 /// level 1 is the roomy one.
 template <class Exec>

@@ -28,8 +28,9 @@ struct ScanCall : SweepCall<T, Exec> {
 
   Strided<T, 4> out, y;
   Strided<accumulator_t<T>, 4> final_states;
-  bool rows_are_unit;  ///< in all that is written, and the gate
-  bool past_cache;     ///< see goes_past_cache()
+  bool rows_are_unit;     ///< in all that is written, and the gate
+  bool rows_are_aligned;  ///< and whole vectors of a GPU
+  bool past_cache;        ///< see goes_past_cache()
 };
 
 /// The team that also forms outputs.
@@ -39,28 +40,17 @@ class ScanTeam : public SweepTeam<T, Exec> {
   using Base = SweepTeam<T, Exec>;
   using V = accumulator_t<T>;
   using typename Base::Member;
+  using typename Base::Operand;
   template <class E>
   using Matrix = tile::Matrix<E>;
 
   KOKKOS_INLINE_FUNCTION ScanTeam(const ScanCall<T, Exec>& call, const Member& team)
-      : Base(call, team, call.stretch_of(team) / call.segments, call.stretch_of(team) % call.segments), call_(call) {
-    const SsdScanScratch scratch(call.tiling, call.d_state, Base::on_host);
-    c_ = {base_ + scratch.c, call.d_state, 1};
-    scores_ = {base_ + scratch.scores, scratch.token_row, 1};
-    weights_ = base_ + scratch.weights;
-    scaled_ = base_ + scratch.scaled;
-    y_ = {base_ + scratch.y, scratch.row, 1};
-    skip_ = base_ + scratch.skip;
-    if constexpr (Base::on_host) {
-      // Whole vectors also work on what lies behind the last channel and token.
-      tile::fill(team_, 1, static_cast<int>(scratch.count), V(0), Matrix<V>{base_, 0, 1});
-      team_.team_barrier();
-    }
-  }
+      : Base(call, team, call.stretch_of(team) / call.segments, call.stretch_of(team) % call.segments, true),
+        call_(call) {}
 
   KOKKOS_INLINE_FUNCTION void store_final_state(std::int64_t index) const {
     if (!call_.final_states.given()) return;
-    store_state_tile(team_, state_, call_.final_states, index, head_, channel_, width_, call_.d_state);
+    store_state_tile(team_, state(), call_.final_states, index, head_, channel_, width_, call_.d_state);
     team_.team_barrier();
   }
 
@@ -88,74 +78,106 @@ class ScanTeam : public SweepTeam<T, Exec> {
 
  private:
   using Base::base_, Base::team_, Base::row_, Base::group_, Base::first_head_, Base::head_, Base::channel_;
-  using Base::enter_;
-  using Base::width_, Base::state_, Base::b_, Base::x_, Base::delta_, Base::log_decay_, Base::high_, Base::low_;
+  using Base::state, Base::b, Base::x, Base::operands, Base::delta, Base::log_decay, Base::high, Base::low, Base::enter;
+  using Base::width_, Base::tiles;
 
-  /// Rows of the products <C_m, B_k> that are formed at a time: above the diagonal nothing is needed.
-  static constexpr int panel = 32;
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION Matrix<Operand> c() const {
+    return {operands(call_.scratch.c), call_.scratch.c_row, 1};
+  }
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION Matrix<V> scores() const {
+    return {base_ + call_.scratch.scores, call_.scratch.token_row, 1};
+  }
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION Matrix<V> y() const { return {base_ + call_.scratch.y, call_.scratch.y_row, 1}; }
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION V* skip() const { return base_ + call_.scratch.skip; }
 
   /// What the heads of a group share.
   KOKKOS_INLINE_FUNCTION void load_group(std::int64_t first, int count) const {
     this->load_columns(call_.B, first, count);
-    tile::load(team_, count, call_.d_state,
-               Matrix<const T>{&call_.C(row_, first, group_, 0), call_.C.stride[1], call_.C.stride[3]}, c_);
-    team_.team_barrier();
+    tile::start_load(team_, this->kind(), count, call_.d_state,
+                     Matrix<const T>{&call_.C(row_, first, group_, 0), call_.C.stride[1], call_.C.stride[3]}, c());
+    if constexpr (tiles != ScanTiles::warps) form_scores(count);
+  }
+
+  KOKKOS_INLINE_FUNCTION void form_scores(int count) const {
+    // Above the diagonal nothing is needed.
+    constexpr int panel = 32;
+    tile::await_loads(team_);
     for (int from = 0; from < count; from += panel) {
       const int to = from + panel < count ? from + panel : count;
-      tile::gemm(team_, to - from, to, call_.d_state, c_.from(from, 0), b_, V(0), scores_.from(from, 0));
+      tile::gemm(team_, to - from, to, call_.d_state, c().from(from, 0), b(), V(0), scores().from(from, 0));
     }
   }
 
   KOKKOS_INLINE_FUNCTION void advance_head(std::int64_t first, int count) const {
     this->load_raw_steps(first, count);
     this->load_channels(call_.x, first, count);
-    if (call_.D.given()) tile::for_each(team_, 1, width_, [&](int, int p) { skip_[p] = call_.D(head_, channel_ + p); });
-    team_.team_barrier();
+    V* const skips = call_.D.given() ? skip() : nullptr;
+    if (skips != nullptr) {
+      tile::for_each(team_, 1, width_, [&](int, int p) { skips[p] = call_.D(head_, channel_ + p); });
+    }
+    tile::await_loads(team_);
 
-    tile::ScanChunk<V> chunk;
+    tile::ScanChunk<V, Operand> chunk;
     chunk.tokens = count;
     chunk.d_state = call_.d_state;
     chunk.channels = width_;
-    chunk.row = static_cast<int>(x_.row);
-    chunk.token_row = static_cast<int>(scores_.row);
-    chunk.b_row = static_cast<int>(b_.row);
+    chunk.row = static_cast<int>(x().row);
+    chunk.token_row = static_cast<int>(scores().row);
+    chunk.b_row = static_cast<int>(call_.scratch.b_row);
+    chunk.c_row = static_cast<int>(c().row);
+    chunk.y_row = static_cast<int>(y().row);
+    chunk.state_row = static_cast<int>(call_.scratch.state_row);
     chunk.log_rate = call_.A(head_);
     chunk.rule = call_.rule;
-    chunk.c = c_.data;
-    chunk.b = b_.data;
-    chunk.scores = scores_.data;
-    chunk.x = x_.data;
-    chunk.skip = call_.D.given() ? skip_ : nullptr;
-    chunk.state = state_.data;
-    chunk.y = y_.data;
-    chunk.steps = delta_;
-    chunk.weights = weights_;
-    chunk.scaled = scaled_;
-    chunk.high = high_;
-    chunk.low = low_;
-    chunk.enter = enter_;
-    chunk.leave = log_decay_;
-    tile::scan_chunk(team_, chunk);
+    chunk.c = c().data;
+    chunk.b = b().data;
+    chunk.scores = scores().data;
+    chunk.x = x().data;
+    chunk.skip = skips;
+    chunk.state = state().data;
+    chunk.y = y().data;
+    chunk.steps = delta();
+    chunk.weights = operands(call_.scratch.weights);
+    chunk.scaled = base_ + call_.scratch.scaled;
+    chunk.high = high();
+    chunk.low = low();
+    chunk.enter = enter();
+    chunk.leave = log_decay();
+    tile::scan_chunk(team_, this->kind(), chunk);
 
     store_outputs(first, count);
     team_.team_barrier();
   }
 
   KOKKOS_INLINE_FUNCTION void store_outputs(std::int64_t first, int count) const {
-    if constexpr (Base::on_host) {
+    if constexpr (tiles == ScanTiles::vectors) {
       if (call_.rows_are_unit) return store_output_rows(first, count);
     }
+    if constexpr (tiles == ScanTiles::warps) {
+      if (call_.rows_are_aligned) return store_output_vectors(first, count);
+    }
+    const Matrix<V> from = this->y();
     tile::for_each(team_, count, width_, [&](int m, int p) {
-      V value = y_(m, p);
+      V value = from(m, p);
       if (call_.y.given()) call_.y(row_, first + m, head_, channel_ + p) = static_cast<T>(value);
       if (call_.z.given()) value *= tile::silu(static_cast<V>(call_.z(row_, first + m, head_, channel_ + p)));
       call_.out(row_, call_.out_place(first + m), head_, channel_ + p) = static_cast<T>(value);
     });
   }
 
+  /// The same by warps, where the rows of the caller are whole vectors.
+  KOKKOS_INLINE_FUNCTION void store_output_vectors(std::int64_t first, int count) const {
+    tile::cuda::store_tokens<T>(team_, count, width_, y().data, static_cast<int>(y().row), [&](int m) {
+      return tile::cuda::OutputRow<T>{call_.z.given() ? &call_.z(row_, first + m, head_, channel_) : nullptr,
+                                      call_.y.given() ? &call_.y(row_, first + m, head_, channel_) : nullptr,
+                                      &call_.out(row_, call_.out_place(first + m), head_, channel_)};
+    });
+  }
+
   /// The same on a host, where the channels of a token lie side by side.
   KOKKOS_INLINE_FUNCTION void store_output_rows(std::int64_t first, int count) const {
     constexpr int most = tile::store_rows_at_once;
+    const Matrix<V> from = this->y();
     Kokkos::parallel_for(Kokkos::TeamThreadRange(team_, (count + most - 1) / most), [&](int part) {
       const int begin = part * most;
       const T* z[most];
@@ -168,14 +190,12 @@ class ScanTeam : public SweepTeam<T, Exec> {
         if (call_.y.given()) y[i] = &call_.y(row_, token, head_, channel_);
         out[i] = &call_.out(row_, call_.out_place(token), head_, channel_);
       }
-      tile::store_rows(tile::OutputRows<T, V>{tokens, width_, &y_(begin, 0), y_.row, call_.past_cache,
+      tile::store_rows(tile::OutputRows<T, V>{tokens, width_, &from(begin, 0), from.row, call_.past_cache,
                                               call_.z.given() ? z : nullptr, call_.y.given() ? y : nullptr, out});
     });
   }
 
   const ScanCall<T, Exec>& call_;
-  Matrix<V> c_, scores_, y_;
-  V *weights_, *scaled_, *skip_;
 };
 
 /// The main sweep. A team walks the runs of its segment; a run that begins in it starts from its initial state, one
@@ -184,7 +204,7 @@ template <Scalar T, class Exec>
 struct ScanSegments {
   ScanCall<T, Exec> call;
 
-  KOKKOS_FUNCTION void operator()(const typename Kokkos::TeamPolicy<Exec>::member_type& team) const {
+  KOKKOS_FUNCTION void operator()(const typename ChipTeamPolicy<Exec>::member_type& team) const {
     ScanTeam<T, Exec> work(call, team);
     const auto [begin, end] = work.tokens();
     const TokenRange found = call.runs_of(work.row(), work.tokens());
@@ -240,6 +260,9 @@ ScanCall<T, Exec> make_call(const SsdScanPlan<T, Exec>& plan, const SsdScanArgum
   call.final_states = Strided<V, 4>(a.final_states);
   call.rows_are_unit = call.out.stride[3] == 1 && (!call.z.given() || call.z.stride[3] == 1) &&
                        (!call.y.given() || call.y.stride[3] == 1);
+  const int tile = plan.tiling().head_tile;
+  call.rows_are_aligned = is_aligned(call.out, tile) && is_aligned(call.z, tile) && is_aligned(call.y, tile) &&
+                          plan.shape().head_dim % vector_elements<T> == 0;
   call.past_cache = goes_past_cache(a.out);
   return call;
 }
@@ -260,7 +283,7 @@ void ssd_scan(const Exec& exec, const SsdScanPlan<T, Exec>& plan, const SsdScanA
 
   const auto call = impl::make_call(plan, arguments, runs);
   if (call.segments > 1) impl::enter_segments<T, Exec>(exec, function, rows, call);
-  Kokkos::parallel_for(name, impl::sweep_policy<T, Exec>(exec, function, call, rows * call.segments),
+  Kokkos::parallel_for(name, impl::sweep_policy<T, Exec>(exec, function, call, rows * call.segments, true),
                        impl::ScanSegments<T, Exec>{call});
 }
 

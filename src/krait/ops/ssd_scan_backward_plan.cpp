@@ -7,6 +7,7 @@
 #include <krait/ops/ssd_scan_backward.hpp>
 #include <krait/ops/ssd_scan_backward_workspace.hpp>
 #include <krait/ops/ssd_scan_inputs.hpp>
+#include <krait/ops/team_memory.hpp>
 #include <limits>
 
 namespace krait {
@@ -25,8 +26,6 @@ template <class Exec>
 constexpr std::int64_t longest_chunk = is_host_execution<Exec> ? 64 : 16;
 /// Heads of a block: the products of B and C are shared among them, and their states should stay in a cache.
 constexpr std::int64_t most_heads = 8;
-/// What a GPU of every generation has on chip (48 KiB less Kokkos's own part), less some for the runtime's reductions.
-constexpr std::int64_t chip_bytes = 40936 - 512;
 /// States that a worker keeps. A longer segment is walked in parts, whose states are computed once more: a fifth more
 /// work.
 template <class Exec>
@@ -55,7 +54,7 @@ SsdScanBackwardTiling choose_tiling(const Exec& exec, const SsdScanShape& shape,
                                     SsdScanBackwardTiling tiling) {
   const Kokkos::TeamPolicy<Exec> policy(exec, 1, 1);
   const auto limit = [&](int level) { return static_cast<std::int64_t>(policy.scratch_size_max(level)); };
-  if (tiling.team_size == 0) tiling.team_size = is_host_execution<Exec> ? 1 : 128;
+  tiling.team_size = impl::team_threads<Exec>(tiling.team_size);
   if (tiling.head_block == 0) tiling.head_block = choose_head_block(shape, options.heads_per_group);
   const std::int64_t longest = tiling.chunk > 0 ? tiling.chunk : std::min(options.chunk_size, longest_chunk<Exec>);
   const std::int64_t shortest = tiling.chunk > 0 ? longest : 1;
@@ -64,7 +63,7 @@ SsdScanBackwardTiling choose_tiling(const Exec& exec, const SsdScanShape& shape,
   if constexpr (!is_host_execution<Exec>) {
     // On chip, unless that takes chunks too short for the products.
     for (const std::int64_t chunk : {longest, longest / 2}) {
-      if (chunk >= shortest && scratch_bytes<V, Exec>(chunk, shape) <= std::min(chip_bytes, limit(0))) {
+      if (chunk >= shortest && scratch_bytes<V, Exec>(chunk, shape) <= impl::chip_bytes(limit(0))) {
         tiling.chunk = static_cast<int>(chunk);
         tiling.scratch_level = 0;
         return tiling;
@@ -79,28 +78,22 @@ SsdScanBackwardTiling choose_tiling(const Exec& exec, const SsdScanShape& shape,
   return tiling;
 }
 
-/// Teams that run side by side. On a GPU the concurrency counts threads; four teams of 128 fill a multiprocessor of
-/// 2048.
-template <class Exec>
-std::int64_t concurrent_teams(const Exec& exec) {
-  return std::max(1, exec.concurrency() / (is_host_execution<Exec> ? 1 : 512));
-}
-
 HeadBlocks blocks_of(const SsdScanShape& shape, const SsdScanOptions& options, int head_block) {
   return {shape.heads, options.heads_per_group, options.first_head, shape.groups, head_block};
 }
 
 /// The options with the chunk in use, and segments where the rows and blocks of heads do not keep the machine busy.
 /// Segments cost two light sweeps over the tokens.
-template <class Exec>
+template <class V, class Exec>
 SsdScanOptions with_segments(const Exec& exec, const SsdScanShape& shape, SsdScanOptions options,
                              const SsdScanBackwardTiling& tiling) {
   options.chunk_size = tiling.chunk;
   if (options.segments == 0) {
     const std::int64_t teams =
         std::max<std::int64_t>(1, shape.batch * blocks_of(shape, options, tiling.head_block).count());
-    options.segments = std::clamp<std::int64_t>(shape.length / (8 * std::int64_t{tiling.chunk}), 1,
-                                                std::max<std::int64_t>(1, concurrent_teams(exec) / teams));
+    options.segments = std::clamp<std::int64_t>(
+        shape.length / (8 * std::int64_t{tiling.chunk}), 1,
+        std::max<std::int64_t>(1, impl::resident_teams(exec, scratch_bytes<V, Exec>(tiling.chunk, shape)) / teams));
   }
   return options;
 }
@@ -113,7 +106,7 @@ SsdScanBackwardWork deal_out(const Exec& exec, const SsdScanShape& shape, std::i
   work.items = shape.batch * segments * blocks.count();
   KRAIT_REQUIRE(CapacityError, work.items <= std::numeric_limits<int>::max(), plan_name, ": ", work.items,
                 " blocks of heads, expected less than 2^31; call with fewer rows");
-  work.workers = std::min(work.items, concurrent_teams(exec));
+  work.workers = std::min(work.items, impl::resident_teams(exec, scratch_bytes<V, Exec>(tiling.chunk, shape)));
   const std::int64_t chunks = divide_up(segment_length, tiling.chunk);
   const std::int64_t set = tiling.head_block * shape.head_dim * shape.d_state * static_cast<std::int64_t>(sizeof(V));
   const std::int64_t most = tiling.kept_chunks > 0 ? tiling.kept_chunks : kept_bytes<Exec> / set;
@@ -131,7 +124,7 @@ SsdScanBackwardPlan<T, Exec>::SsdScanBackwardPlan(const Exec& exec, const SsdSca
                                                   const impl::SsdScanBackwardTiling& tiling)
     : options_(impl::complete_scan_options(plan_name, shape, options)),
       tiling_(choose_tiling<accumulator_t<T>>(exec, shape, options_, tiling)),
-      sweep_(exec, shape, with_segments(exec, shape, options_, tiling_)),
+      sweep_(exec, shape, with_segments<accumulator_t<T>>(exec, shape, options_, tiling_)),
       workspace_("krait::ssd_scan_backward_workspace") {
   options_.chunk_size = tiling_.chunk;
   options_.segments = sweep_.options().segments;

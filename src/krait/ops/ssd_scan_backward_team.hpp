@@ -140,6 +140,11 @@ class ScanBackwardTeam {
   KOKKOS_INLINE_FUNCTION V* columns() const { return base_ + call_.scratch.columns; }
   KOKKOS_INLINE_FUNCTION V* skip() const { return base_ + call_.scratch.skip; }
 
+  /// Products of what is stored in two bytes are in TF32, which holds it exactly, or nearly so what was computed of it.
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION tile::ProductKind kind() const {
+    return {call_.tiling.scratch_level == 0, sizeof(T) == 2 || call_.tf32};
+  }
+
   // Where other things are.
 
   [[nodiscard]] KOKKOS_INLINE_FUNCTION std::int64_t part_length() const {
@@ -368,7 +373,7 @@ class ScanBackwardTeam {
     team_.team_barrier();
     tile::scale_rows(team_, count, call_.head_dim, log_decay(), x());
     team_.team_barrier();
-    tile::gemm(team_, call_.d_state, call_.head_dim, count, b(), x(), enter()[count - 1], to);
+    tile::gemm(team_, kind(), call_.d_state, call_.head_dim, count, b(), x(), enter()[count - 1], to);
     team_.team_barrier();
   }
 
@@ -382,15 +387,15 @@ class ScanBackwardTeam {
     tile::fill(team_, call_.d_state, count, V(0), dc());
     tile::fill(team_, count, count, V(0), dscores());
     team_.team_barrier();
-    tile::gemm(team_, count, count, call_.d_state, c().transposed(), b(), V(0), scores());
+    tile::gemm(team_, kind(), count, count, call_.d_state, c().transposed(), b(), V(0), scores());
     team_.team_barrier();
 
     for (int head = heads_.begin; head < heads_.end; ++head) reverse_head(run, t, count, head);
 
     tile::load(team_, count, count, dscores(), weights().transposed());
     team_.team_barrier();
-    tile::gemm(team_, call_.d_state, count, count, c(), dscores(), V(1), db());
-    tile::gemm(team_, call_.d_state, count, count, b(), weights(), V(1), dc());
+    tile::gemm(team_, kind(), call_.d_state, count, count, c(), dscores(), V(1), db());
+    tile::gemm(team_, kind(), call_.d_state, count, count, b(), weights(), V(1), dc());
     team_.team_barrier();
     store_group_gradients(call_.dB, call_.dB_sums, t, count, db());
     store_group_gradients(call_.dC, call_.dC_sums, t, count, dc());
@@ -414,9 +419,9 @@ class ScanBackwardTeam {
     tile::cumulative_sum(team_, count, log_decay(), high(), low());
     tile::load(team_, count, P, x(), x_columns().transposed());
     tile::column_dots(team_, count, P, x(), dy(), channel_dots());
-    if (leaves) tile::gemm(team_, count, P, N, b().transposed(), gradient, V(0), du());
+    if (leaves) tile::gemm(team_, kind(), count, P, N, b().transposed(), gradient, V(0), du());
     team_.team_barrier();
-    tile::gemm(team_, count, count, P, dy(), x_columns(), V(0), pairs());
+    tile::gemm(team_, kind(), count, count, P, dy(), x_columns(), V(0), pairs());
     chunk_factors(count);
     V* dD = call_.dD_sums + sum_index(head) * P;
     tile::for_each(team_, 1, P, [&](int, int p) { dD[p] += channel_dots()[p]; });
@@ -435,8 +440,8 @@ class ScanBackwardTeam {
     }
     if (call_.D.given()) tile::for_each(team_, 1, P, [&](int, int p) { skip()[p] = call_.D(head, p); });
     team_.team_barrier();
-    tile::gemm(team_, count, P, count, weights().transposed(), dy(), leaves ? V(1) : V(0), du());
-    if (leaves) tile::gemm(team_, N, count, P, gradient, x_columns(), V(1), db());
+    tile::gemm(team_, kind(), count, P, count, weights().transposed(), dy(), leaves ? V(1) : V(0), du());
+    if (leaves) tile::gemm(team_, kind(), N, count, P, gradient, x_columns(), V(1), db());
     team_.team_barrier();
 
     // dx; from here on dy is what reaches the beginning of the chunk.
@@ -448,11 +453,11 @@ class ScanBackwardTeam {
     tile::load(team_, count, P, dy(), dy_columns().transposed());
     team_.team_barrier();
     if (enters) {
-      tile::gemm(team_, N, count, P, state, dy_columns(), V(0), entering());
+      tile::gemm(team_, kind(), N, count, P, state, dy_columns(), V(0), entering());
       if (leaves) tile::row_dots(team_, N, P, state, gradient, state_dots());
     }
     team_.team_barrier();
-    tile::gemm(team_, N, P, count, c(), dy(), leaves ? enter()[count - 1] : V(0), gradient);
+    tile::gemm(team_, kind(), N, P, count, c(), dy(), leaves ? enter()[count - 1] : V(0), gradient);
     if (enters) {
       tile::column_dots_and_sum(team_, N, count, entering(), c(), from_before(), dc());
     } else {

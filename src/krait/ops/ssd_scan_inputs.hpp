@@ -42,6 +42,7 @@ struct ScanInputs {
   tile::StepRule<V> rule;
   std::int64_t length, segments, segment_length, heads_per_group, first_head;
   int heads, head_dim, d_state;
+  bool tf32;  ///< products of floats may be rounded to TF32
 
   ScanInputs() = default;
 
@@ -67,7 +68,8 @@ struct ScanInputs {
         first_head(plan.options().first_head),
         heads(static_cast<int>(plan.shape().heads)),
         head_dim(static_cast<int>(plan.shape().head_dim)),
-        d_state(static_cast<int>(plan.shape().d_state)) {
+        d_state(static_cast<int>(plan.shape().d_state)),
+        tf32(plan.options().tf32) {
     if (!is_absent(a.D)) {
       D.data = a.D.data();
       D.stride[0] = static_cast<std::int64_t>(a.D.stride(0));

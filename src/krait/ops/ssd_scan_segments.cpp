@@ -18,7 +18,7 @@ template <Scalar T, class Exec>
 struct SummarizeSegments {
   SweepCall<T, Exec> call;
 
-  KOKKOS_FUNCTION void operator()(const typename Kokkos::TeamPolicy<Exec>::member_type& team) const {
+  KOKKOS_FUNCTION void operator()(const typename ChipTeamPolicy<Exec>::member_type& team) const {
     using V = accumulator_t<T>;
     const std::int64_t stretch = call.stretch_of(team);
     SweepTeam<T, Exec> work(call, team, stretch / (call.segments - 1), stretch % (call.segments - 1));
@@ -51,7 +51,7 @@ struct SummarizeSegmentsBackward {
   Strided<const T, 4> dout;
   MixedTensor<T, 4, Exec> dfinal_states;
 
-  KOKKOS_FUNCTION void operator()(const typename Kokkos::TeamPolicy<Exec>::member_type& team) const {
+  KOKKOS_FUNCTION void operator()(const typename ChipTeamPolicy<Exec>::member_type& team) const {
     using V = accumulator_t<T>;
     const std::int64_t stretch = call.stretch_of(team);
     SweepTeam<T, Exec> work(call, team, stretch / (call.segments - 1), 1 + stretch % (call.segments - 1));

@@ -59,14 +59,14 @@ class SummaryTeam : public SweepTeam<T, Exec> {
   }
 
   KOKKOS_INLINE_FUNCTION void store(std::int64_t slot, V log_alpha) const {
-    store_state_tile(team_, state_, call_.own, slot, head_, channel_, width_, call_.d_state);
+    store_state_tile(team_, state(), call_.own, slot, head_, channel_, width_, call_.d_state);
     if (channel_ == 0 && call_.log_alphas.given()) {
       Kokkos::single(Kokkos::PerTeam(team_), [&]() { call_.log_alphas(slot, head_) = log_alpha; });
     }
   }
 
  private:
-  using Base::team_, Base::row_, Base::head_, Base::channel_, Base::width_, Base::state_;
+  using Base::team_, Base::row_, Base::head_, Base::channel_, Base::width_, Base::state;
 
   const SummaryCall<T, Exec>& call_;
 };
@@ -75,7 +75,7 @@ template <Scalar T, class Exec>
 struct SummarizeRuns {
   SummaryCall<T, Exec> call;
 
-  KOKKOS_FUNCTION void operator()(const typename Kokkos::TeamPolicy<Exec>::member_type& team) const {
+  KOKKOS_FUNCTION void operator()(const typename ChipTeamPolicy<Exec>::member_type& team) const {
     const std::int64_t index = call.stretch_of(team);
     const std::int64_t slot = call.slot(index);
     if (slot == Run::no_state) return;
@@ -107,7 +107,7 @@ struct SummarizeRunsBackward {
   Strided<const T, 4> dout;
   MixedTensor<T, 4, Exec> dfinal_states;
 
-  KOKKOS_FUNCTION void operator()(const typename Kokkos::TeamPolicy<Exec>::member_type& team) const {
+  KOKKOS_FUNCTION void operator()(const typename ChipTeamPolicy<Exec>::member_type& team) const {
     const std::int64_t index = call.stretch_of(team);
     const std::int64_t slot = call.slot(index);
     if (slot == Run::no_state) return;

@@ -17,6 +17,7 @@
 #include <krait/ops/ssd_scan_tiling.hpp>
 #include <krait/ops/state_tile.hpp>
 #include <krait/ops/strided.hpp>
+#include <krait/ops/team_memory.hpp>
 #include <krait/tile/rows.hpp>
 #include <krait/tile/tile.hpp>
 
@@ -31,6 +32,7 @@ struct SweepCall : ScanInputs<T, Exec> {
   V* segment_states;                ///< (rows, segments - 1, H, N, P)
   SegmentDecay<V>* segment_decays;  ///< (rows, segments - 1, H)
   SsdScanTiling tiling;
+  SsdScanScratch scratch;
   int head_tiles;
   int head_blocks;
 
@@ -48,6 +50,7 @@ struct SweepCall : ScanInputs<T, Exec> {
 
   void set_tiling(const SsdScanTiling& chosen) {
     tiling = chosen;
+    scratch = SsdScanScratch::of<Exec, T>(tiling, this->d_state);
     head_tiles = (this->head_dim + tiling.head_tile - 1) / tiling.head_tile;
     head_blocks = (this->heads + tiling.head_block - 1) / tiling.head_block;
   }
@@ -61,30 +64,33 @@ template <Scalar T, class Exec>
 class SweepTeam {
  public:
   using V = accumulator_t<T>;
-  using Member = typename Kokkos::TeamPolicy<Exec>::member_type;
+  using Member = typename ChipTeamPolicy<Exec>::member_type;
   using Call = SweepCall<T, Exec>;
+  using Operand = tile::operand_t<Exec, T>;
   template <class E>
   using Matrix = tile::Matrix<E>;
 
-  KOKKOS_INLINE_FUNCTION SweepTeam(const Call& call, const Member& team, std::int64_t row, std::int64_t segment)
+  static constexpr ScanTiles tiles = scan_tiles<Exec, T>;
+  /// Of the tiles in scratch memory, in bytes: a cache line.
+  static constexpr std::size_t alignment = 64;
+
+  /// \param outputs  as in sweep_policy()
+  KOKKOS_INLINE_FUNCTION SweepTeam(const Call& call, const Member& team, std::int64_t row, std::int64_t segment,
+                                   bool outputs = false)
       : call_(call), team_(team), row_(row), segment_(segment), tokens_(call.segment(segment)) {
     const int head_tile = team.league_rank() % call.head_tiles;
     first_head_ = team.league_rank() / call.head_tiles % call.head_blocks * call.tiling.head_block;
     channel_ = head_tile * call.tiling.head_tile;
     width_ = call.head_dim - channel_ < call.tiling.head_tile ? call.head_dim - channel_ : call.tiling.head_tile;
 
-    const SsdScanScratch scratch(call.tiling, call.d_state, on_host);
+    const std::int64_t count = outputs ? call.scratch.count : call.scratch.sweep_count;
     base_ = static_cast<V*>(team.team_scratch(call.tiling.scratch_level)
-                                .get_shmem_aligned(static_cast<std::size_t>(scratch.count) * sizeof(V), alignment));
-    sweeps_ = reinterpret_cast<HeadSweep*>(base_ + scratch.sweeps);
-    states_ = base_ + scratch.state;
-    b_ = {base_ + scratch.b, scratch.b_row, 1};
-    x_ = {base_ + scratch.x, scratch.row, 1};
-    delta_ = base_ + scratch.vectors;
-    log_decay_ = delta_ + scratch.token_row;
-    high_ = log_decay_ + scratch.token_row;
-    low_ = high_ + scratch.token_row;
-    enter_ = low_ + scratch.token_row;
+                                .get_shmem_aligned(static_cast<std::size_t>(count) * sizeof(V), alignment));
+    if (tiles == ScanTiles::warps || (tiles == ScanTiles::vectors && outputs)) {
+      // Vectors and warps also work on what lies behind the last channel and token.
+      tile::fill(team_, 1, static_cast<int>(count), V(0), Matrix<V>{base_, 0, 1});
+      team_.team_barrier();
+    }
     to_head(0);
   }
 
@@ -92,7 +98,7 @@ class SweepTeam {
   KOKKOS_INLINE_FUNCTION void to_head(int index) {
     head_ = first_head_ + index;
     group_ = (head_ + call_.first_head) / call_.heads_per_group;
-    state_ = {states_ + index * call_.d_state * x_.row, x_.row, 1};
+    place_ = index;
   }
 
   /// work() with each head of the team's block.
@@ -104,16 +110,12 @@ class SweepTeam {
     }
   }
 
-  static constexpr bool on_host = is_host_execution<Exec>;
-  /// Of the tiles in scratch memory, in bytes: a cache line.
-  static constexpr std::size_t alignment = 64;
-
   [[nodiscard]] KOKKOS_INLINE_FUNCTION std::int64_t row() const { return row_; }
   [[nodiscard]] KOKKOS_INLINE_FUNCTION std::int64_t segment() const { return segment_; }
   [[nodiscard]] KOKKOS_INLINE_FUNCTION TokenRange tokens() const { return tokens_; }
 
   KOKKOS_INLINE_FUNCTION void clear_state() const {
-    tile::fill(team_, call_.d_state, width_, V(0), state_);
+    tile::fill(team_, call_.d_state, width_, V(0), state());
     team_.team_barrier();
   }
 
@@ -123,7 +125,7 @@ class SweepTeam {
       clear_state();
       return;
     }
-    load_state_tile(team_, states, run.state, head_, channel_, width_, call_.d_state, state_);
+    load_state_tile(team_, states, run.state, head_, channel_, width_, call_.d_state, state());
     team_.team_barrier();
   }
 
@@ -135,12 +137,12 @@ class SweepTeam {
   }
 
   KOKKOS_INLINE_FUNCTION void load_boundary(std::int64_t boundary) const {
-    tile::load(team_, call_.d_state, width_, boundary_state(boundary), state_);
+    tile::load(team_, call_.d_state, width_, boundary_state(boundary), state());
     team_.team_barrier();
   }
 
   KOKKOS_INLINE_FUNCTION void store_boundary(std::int64_t boundary, const SegmentDecay<V>& decay) const {
-    tile::load(team_, call_.d_state, width_, state_, boundary_state(boundary));
+    tile::load(team_, call_.d_state, width_, state(), boundary_state(boundary));
     if (channel_ == 0) {
       Kokkos::single(Kokkos::PerTeam(team_),
                      [&]() { call_.segment_decays[call_.boundary_index(row_, boundary, head_)] = decay; });
@@ -172,11 +174,12 @@ class SweepTeam {
 
   /// From which token on the state is to be formed by summarize(), or to which its gradient by summarize_gradient().
   KOKKOS_INLINE_FUNCTION void set_reach(std::int64_t token) const {
-    Kokkos::single(Kokkos::PerTeam(team_), [&]() { sweeps_[head_ - first_head_] = {token, V(0)}; });
+    HeadSweep& sweep = this->sweep();
+    Kokkos::single(Kokkos::PerTeam(team_), [&]() { sweep = {token, V(0)}; });
     team_.team_barrier();
   }
   /// Log-decay of the tokens that the last sweep walked.
-  [[nodiscard]] KOKKOS_INLINE_FUNCTION V log_alpha() const { return sweeps_[head_ - first_head_].log_alpha; }
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION V log_alpha() const { return sweep().log_alpha; }
 
   /// The states of all heads behind tokens [begin, end), chunk by chunk.
   KOKKOS_INLINE_FUNCTION void summarize(std::int64_t begin, std::int64_t end) {
@@ -185,11 +188,11 @@ class SweepTeam {
       const int count = static_cast<int>(t + chunk < end ? chunk : end - t);
       std::int64_t loaded = -1;
       for_each_head([&]() {
-        if (t < sweeps_[head_ - first_head_].reach) return;
+        if (t < sweep().reach) return;
         if (group_ != loaded) load_columns(call_.B, t, count);
         loaded = group_;
         load_channels(call_.x, t, count);
-        advance_over_chunk(t, count, log_decay_);
+        advance_over_chunk(t, count, log_decay());
       });
     }
   }
@@ -203,11 +206,11 @@ class SweepTeam {
       const int count = static_cast<int>(behind - t);
       std::int64_t loaded = -1;
       for_each_head([&]() {
-        if (t >= sweeps_[head_ - first_head_].reach) return;
+        if (t >= sweep().reach) return;
         if (group_ != loaded) load_columns(call_.C, t, count);
         loaded = group_;
         load_output_gradients(dout, t, count);
-        advance_over_chunk(t, count, enter_);
+        advance_over_chunk(t, count, enter());
       });
       behind = t;
     }
@@ -221,32 +224,62 @@ class SweepTeam {
   };
   static_assert(sizeof(HeadSweep) <= SsdScanScratch::sweep_size * sizeof(V));
 
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION HeadSweep& sweep() const {
+    return reinterpret_cast<HeadSweep*>(base_ + call_.scratch.sweeps)[head_ - first_head_];
+  }
+
+  // Tiles in scratch memory, see SsdScanScratch: functions and not members, so that a GPU's threads need not hold all
+  // these addresses.
+
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION Matrix<V> state() const {
+    V* const begin = base_ + call_.scratch.state + place_ * call_.scratch.state_size;
+    const std::int64_t row = call_.scratch.state_row;
+    return tiles == ScanTiles::warps ? Matrix<V>{begin, 1, row} : Matrix<V>{begin, row, 1};
+  }
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION Matrix<Operand> b() const {
+    auto* const begin = operands(call_.scratch.b);
+    const std::int64_t row = call_.scratch.b_row;
+    return tiles == ScanTiles::warps ? Matrix<Operand>{begin, 1, row} : Matrix<Operand>{begin, row, 1};
+  }
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION Matrix<Operand> x() const {
+    return {operands(call_.scratch.x), call_.scratch.row, 1};
+  }
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION Operand* operands(std::int64_t place) const {
+    return reinterpret_cast<Operand*>(base_ + place);
+  }
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION V* token_vector(int index) const {
+    return base_ + call_.scratch.vectors + index * call_.scratch.token_row;
+  }
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION V* delta() const { return token_vector(0); }
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION V* log_decay() const { return token_vector(1); }
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION V* high() const { return token_vector(2); }
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION V* low() const { return token_vector(3); }
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION V* enter() const { return token_vector(4); }
+
   /// S = e^{sum} S + B^T (factors x), with the decay of the whole chunk: of x and B, or their gradients, that are
-  /// loaded. Changes x. `factors` are those of chunk_factors().
+  /// being loaded. Changes x. `factors` are those of chunk_decays().
   KOKKOS_INLINE_FUNCTION void advance_over_chunk(std::int64_t first, int count, const V* factors) const {
-    load_steps(first, count);
-    team_.team_barrier();
-    tile::cumulative_sum(team_, count, log_decay_, high_, low_);
-    team_.team_barrier();
-    chunk_factors(count);
-    Kokkos::single(Kokkos::PerTeam(team_),
-                   [&]() { sweeps_[head_ - first_head_].log_alpha += high_[count - 1] + low_[count - 1]; });
-    team_.team_barrier();
-    tile::scale_rows(team_, count, width_, factors, x_);
-    team_.team_barrier();
-    tile::gemm(team_, call_.d_state, width_, count, b_, x_, enter_[count - 1], state_);
-    team_.team_barrier();
+    load_raw_steps(first, count);
+    tile::await_loads(team_);
+    tile::chunk_decays(
+        team_, tile::ChunkDecays<V>{count, call_.A(head_), call_.rule, delta(), high(), low(), enter(), log_decay()});
+    V& log_alpha = sweep().log_alpha;
+    const V sum = high()[count - 1] + low()[count - 1];
+    Kokkos::single(Kokkos::PerTeam(team_), [&]() { log_alpha += sum; });
+    tile::advance_state(team_, kind(), count, call_.d_state, width_, factors, b(), x(), enter()[count - 1], state());
   }
 
   /// dout of a chunk, through the gate if there is one.
   KOKKOS_INLINE_FUNCTION void load_output_gradients(const Strided<const T, 4>& dout, std::int64_t first,
                                                     int count) const {
     if (!call_.z.given() && !call_.out_map.given()) return load_channels(dout, first, count);
+    const Matrix<Operand> to = x();
     tile::for_each(team_, count, width_, [&](int m, int p) {
       V value = static_cast<V>(dout(row_, call_.out_place(first + m), head_, channel_ + p));
       if (call_.z.given()) value *= tile::silu(static_cast<V>(call_.z(row_, first + m, head_, channel_ + p)));
-      x_(m, p) = value;
+      to(m, p) = static_cast<Operand>(value);
     });
+    tile::clear_behind(team_, count, width_, to);
   }
 
   /// A log-decay whose exponential is 0, and not even denormal.
@@ -255,51 +288,47 @@ class SweepTeam {
   /// Sum over at most a chunk.
   [[nodiscard]] KOKKOS_INLINE_FUNCTION V log_decay_of(std::int64_t begin, std::int64_t end) const {
     const int count = static_cast<int>(end - begin);
-    load_steps(begin, count);
+    load_raw_steps(begin, count);
+    team_.team_barrier();
+    tile::chunk_steps(team_, tile::ChunkSteps<V>{count, call_.A(head_), delta(), nullptr, log_decay()}, call_.rule);
     team_.team_barrier();
     V sum = V(0);
-    for (int j = 0; j < count; ++j) sum += log_decay_[j];
+    const V* const terms = log_decay();
+    for (int j = 0; j < count; ++j) sum += terms[j];
     team_.team_barrier();
     return sum;
   }
 
-  /// Step sizes and log-decays of a chunk.
-  KOKKOS_INLINE_FUNCTION void load_steps(std::int64_t first, int count) const {
-    load_raw_steps(first, count);
-    team_.team_barrier();
-    tile::chunk_steps(team_, tile::ChunkSteps<V>{count, call_.A(head_), delta_, nullptr, log_decay_}, call_.rule);
-  }
   KOKKOS_INLINE_FUNCTION void load_raw_steps(std::int64_t first, int count) const {
     const V bias = call_.bias(head_);
-    tile::for_each(team_, 1, count, [&](int, int j) { delta_[j] = call_.raw_step(row_, first + j, head_, bias); });
+    V* const raw = delta();
+    tile::for_each(team_, 1, count, [&](int, int j) { raw[j] = call_.raw_step(row_, first + j, head_, bias); });
   }
 
-  /// B (or C) of a chunk, transposed.
+  /// Starts to load B (or C) of a chunk, transposed. It is there after await_loads(), as what follows.
   KOKKOS_INLINE_FUNCTION void load_columns(const Strided<const T, 4>& from, std::int64_t first, int count) const {
-    tile::load(team_, count, call_.d_state,
-               Matrix<const T>{&from(row_, first, group_, 0), from.stride[1], from.stride[3]}, b_.transposed());
+    tile::start_load(team_, kind(), count, call_.d_state,
+                     Matrix<const T>{&from(row_, first, group_, 0), from.stride[1], from.stride[3]}, b().transposed());
   }
 
   /// Some channels of the head; on a host the rows of the next head are asked for.
   KOKKOS_INLINE_FUNCTION void load_channels(const Strided<const T, 4>& from, std::int64_t first, int count) const {
-    if constexpr (on_host) {
+    if constexpr (tiles == ScanTiles::vectors) {
       if (from.stride[3] == 1) {
         const T* rows = &from(row_, first, head_, channel_);
         const T* next = head_ + 1 < call_.heads ? rows + from.stride[2] : nullptr;
         Kokkos::single(Kokkos::PerTeam(team_), [&]() {
-          tile::load_rows(tile::InputRows<T, V>{count, width_, rows, from.stride[1], next, x_.data, x_.row});
+          tile::load_rows(tile::InputRows<T, V>{count, width_, rows, from.stride[1], next, x().data, x().row});
         });
         return;
       }
     }
-    tile::load(team_, count, width_,
-               Matrix<const T>{&from(row_, first, head_, channel_), from.stride[1], from.stride[3]}, x_);
+    tile::start_load(team_, kind(), count, width_,
+                     Matrix<const T>{&from(row_, first, head_, channel_), from.stride[1], from.stride[3]}, x());
   }
 
-  /// The factors of each token from the beginning and to the end of the chunk; the second, which is to be met by
-  /// x and delta, takes the place of the log-decays.
-  KOKKOS_INLINE_FUNCTION void chunk_factors(int count) const {
-    tile::chunk_factors(team_, tile::ChunkFactors<V>{count, high_, low_, delta_, enter_, nullptr, log_decay_});
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION tile::ProductKind kind() const {
+    return {call_.tiling.scratch_level == 0, call_.tf32};
   }
 
   const Call& call_;
@@ -309,25 +338,23 @@ class SweepTeam {
   std::int64_t group_;
   int head_, channel_, width_;
   V* base_;
-  HeadSweep* sweeps_;
-  V* states_;
   int first_head_;
-  Matrix<V> state_, b_, x_;
-  V *delta_, *log_decay_, *high_, *low_, *enter_;
+  int place_;  ///< of the head in the block
 };
 
-/// Teams for `stretches` stretches of all heads.
+/// Teams for `stretches` stretches of all heads. With `outputs` they have the tiles that outputs take.
 template <Scalar T, class Exec>
-Kokkos::TeamPolicy<Exec> sweep_policy(const Exec& exec, const char* function, const SweepCall<T, Exec>& call,
-                                      std::int64_t stretches) {
+auto sweep_policy(const Exec& exec, const char* function, const SweepCall<T, Exec>& call, std::int64_t stretches,
+                  bool outputs = false) {
   const std::int64_t teams = stretches * call.head_blocks * call.head_tiles;
   KRAIT_REQUIRE(CapacityError, teams <= std::numeric_limits<int>::max(), function, ": ", teams,
                 " teams, expected less than 2^31; call with fewer rows");
-  const SsdScanScratch scratch(call.tiling, call.d_state, SweepTeam<T, Exec>::on_host);
-  Kokkos::TeamPolicy<Exec> policy(exec, static_cast<int>(teams), call.tiling.team_size);
+  ChipTeamPolicy<Exec> policy(exec, static_cast<int>(teams), call.tiling.team_size);
   const std::size_t bytes =
-      static_cast<std::size_t>(scratch.count) * sizeof(accumulator_t<T>) + SweepTeam<T, Exec>::alignment;
-  return policy.set_scratch_size(call.tiling.scratch_level, Kokkos::PerTeam(bytes));
+      static_cast<std::size_t>(outputs ? call.scratch.count : call.scratch.sweep_count) * sizeof(accumulator_t<T>) +
+      SweepTeam<T, Exec>::alignment;
+  policy.set_scratch_size(call.tiling.scratch_level, Kokkos::PerTeam(bytes));
+  return policy;
 }
 
 }  // namespace krait::impl

@@ -9,7 +9,9 @@
 
 #include <Kokkos_Core.hpp>
 
+#include <krait/core/scalars.hpp>
 #include <krait/tile/scan_chunk.hpp>
+#include <krait/tile/warps.hpp>
 
 namespace krait::impl {
 
@@ -22,27 +24,30 @@ struct SsdScanTiling {
   int head_block = 0;     ///< heads whose states the team keeps in the main sweep
 };
 
-/// Places of the tiles in scratch memory, counted in accumulators from its beginning. On a host rows are whole vectors,
-/// and there is room to keep x and the products inside a chunk, which several heads share.
-struct SsdScanScratch {
-  KOKKOS_INLINE_FUNCTION SsdScanScratch(const SsdScanTiling& tiling, std::int64_t d_state, bool host)
-      : row(host ? whole(tiling.head_tile) : tiling.head_tile),
-        token_row(host ? whole(tiling.chunk) : tiling.chunk),
-        b_row(host ? token_row : token_row + 1),
-        sweeps(0),
-        state(whole(tiling.head_block * sweep_size)),
-        b(state + tiling.head_block * d_state * row),
-        c(b + d_state * b_row),
-        scores(c + tiling.chunk * d_state),
-        weights(host ? scores + tiling.chunk * token_row : scores),
-        x(weights + tiling.chunk * token_row),
-        scaled(host ? x + tiling.chunk * row : x),
-        y(scaled + tiling.chunk * row),
-        skip(y + tiling.chunk * row),
-        vectors(skip + row),
-        count(vectors + vector_count * token_row) {}
+/// Who works on the tiles of a team, which decides how they lie.
+enum class ScanTiles {
+  vectors,   ///< threads of a host: rows are whole vectors, products have room of their own
+  portable,  ///< any threads
+  warps      ///< of a GPU with tensor cores: see tile/cuda/fragments.hpp; outputs have room of their own
+};
 
-  static KOKKOS_INLINE_FUNCTION std::int64_t whole(std::int64_t elements) {
+template <class Exec, Scalar T>
+inline constexpr ScanTiles scan_tiles = tile::has_warp_pieces<Exec, T>   ? ScanTiles::warps
+                                        : tile::has_host_layout<Exec, T> ? ScanTiles::vectors
+                                                                         : ScanTiles::portable;
+
+/// Places of the tiles in scratch memory, counted in accumulators from its beginning.
+struct SsdScanScratch {
+  template <class Exec, Scalar T>
+  static SsdScanScratch of(const SsdScanTiling& tiling, std::int64_t d_state) {
+    if constexpr (scan_tiles<Exec, T> == ScanTiles::warps) {
+      return for_warps<T>(tiling, d_state);
+    } else {
+      return plain(tiling, d_state, scan_tiles<Exec, T> == ScanTiles::vectors);
+    }
+  }
+
+  static std::int64_t whole(std::int64_t elements) {
     return (elements + tile::scan_lanes - 1) / tile::scan_lanes * tile::scan_lanes;
   }
 
@@ -53,22 +58,87 @@ struct SsdScanScratch {
   /// Of what a head has in a sweep of its own length.
   static constexpr int sweep_size = 4;
 
-  std::int64_t row;        ///< elements of a row of channels
-  std::int64_t token_row;  ///< elements of a row of tokens
-  std::int64_t b_row;      ///< the same of B, which is kept transposed; one more on a GPU, where transposing would meet
-                           ///< one memory bank
-  std::int64_t sweeps;     ///< (head_block, sweep_size)
-  std::int64_t state;      ///< (head_block, N, row): transposed, so that its rows are channels, as those of x and y
-  std::int64_t b;          ///< (N, b_row)
-  std::int64_t c;          ///< (chunk, N)
-  std::int64_t scores;     ///< (chunk, token_row)
-  std::int64_t weights;    ///< (chunk, token_row)
-  std::int64_t x;          ///< (chunk, row)
-  std::int64_t scaled;     ///< (chunk, row)
-  std::int64_t y;          ///< (chunk, row)
-  std::int64_t skip;       ///< (row)
+  // From one row to the next, in elements.
+  std::int64_t row;        ///< of channels, in x and scaled
+  std::int64_t token_row;  ///< of tokens, in scores and weights; the vectors are as long
+  std::int64_t b_row;      ///< of B. One more on a GPU without warps, where transposing would meet one memory bank
+  std::int64_t c_row;
+  std::int64_t y_row;
+  std::int64_t state_row;
+  std::int64_t state_size;  ///< of one head, in accumulators
+
+  // What every sweep has.
+  std::int64_t sweeps;  ///< (head_block, sweep_size)
+  std::int64_t state;   ///< (head_block, N, state_row): transposed, so that its rows are channels, as those of x and y.
+                        ///< Of warps (head_block, P, state_row)
+  std::int64_t b;       ///< (N, b_row); of warps (chunk, b_row)
+  std::int64_t x;       ///< (chunk, row)
   std::int64_t vectors;
+  std::int64_t sweep_count;  ///< elements so far
+
+  // What outputs take.
+  std::int64_t c;        ///< (chunk, c_row)
+  std::int64_t scores;   ///< (chunk, token_row); warps keep none
+  std::int64_t weights;  ///< (chunk, token_row)
+  std::int64_t scaled;   ///< (chunk, row)
+  std::int64_t y;        ///< (chunk, y_row)
+  std::int64_t skip;     ///< (row)
   std::int64_t count;
+
+ private:
+  static SsdScanScratch plain(const SsdScanTiling& tiling, std::int64_t d_state, bool host) {
+    SsdScanScratch s;
+    s.row = s.y_row = s.state_row = host ? whole(tiling.head_tile) : tiling.head_tile;
+    s.token_row = host ? whole(tiling.chunk) : tiling.chunk;
+    s.b_row = host ? s.token_row : s.token_row + 1;
+    s.c_row = d_state;
+    s.state_size = d_state * s.row;
+    s.sweeps = 0;
+    s.state = whole(tiling.head_block * sweep_size);
+    s.b = s.state + tiling.head_block * s.state_size;
+    s.x = s.b + d_state * s.b_row;
+    s.vectors = s.x + tiling.chunk * s.row;
+    s.sweep_count = s.vectors + vector_count * s.token_row;
+    s.c = s.sweep_count;
+    s.scores = s.c + tiling.chunk * d_state;
+    // On a host there is room to keep x and the products inside a chunk, which several heads share.
+    s.weights = host ? s.scores + tiling.chunk * s.token_row : s.scores;
+    const std::int64_t behind = s.weights + tiling.chunk * s.token_row;
+    s.scaled = host ? behind : s.x;
+    s.y = host ? s.scaled + tiling.chunk * s.row : behind;
+    s.skip = s.y + tiling.chunk * s.row;
+    s.count = s.skip + s.row;
+    return s;
+  }
+
+  template <Scalar T>
+  static SsdScanScratch for_warps(const SsdScanTiling& tiling, std::int64_t d_state) {
+    const int tokens = tile::cuda::whole_tiles(tiling.chunk);
+    const int channels = tile::cuda::whole_tiles(tiling.head_tile);
+    const int N = static_cast<int>(d_state);
+    const auto operands = [](std::int64_t elements) {
+      return elements * static_cast<std::int64_t>(sizeof(T)) / static_cast<std::int64_t>(sizeof(accumulator_t<T>));
+    };
+    SsdScanScratch s;
+    s.row = s.y_row = tile::cuda::tile_pitch(tiling.head_tile);
+    s.token_row = tile::cuda::operand_pitch<T>(tiling.chunk);
+    s.b_row = s.c_row = tile::cuda::operand_pitch<T>(N);
+    s.state_row = tile::cuda::tile_pitch(N);
+    s.state_size = channels * s.state_row;
+    s.sweeps = 0;
+    s.state = whole(tiling.head_block * sweep_size);
+    s.b = s.state + tiling.head_block * s.state_size;
+    s.x = s.b + operands(tokens * s.b_row);
+    s.vectors = s.x + operands(tokens * s.row);
+    s.sweep_count = s.vectors + vector_count * s.token_row;
+    s.c = s.sweep_count;
+    s.weights = s.scores = s.c + operands(tokens * s.c_row);
+    s.scaled = s.x;
+    s.y = s.weights + operands(tokens * s.token_row);
+    s.skip = s.y + tokens * s.y_row;
+    s.count = s.skip + s.row;
+    return s;
+  }
 };
 
 }  // namespace krait::impl

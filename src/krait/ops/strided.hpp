@@ -33,4 +33,20 @@ struct Strided {
   }
 };
 
+/// Elements that a GPU moves in one access.
+template <class V>
+inline constexpr int vector_elements = 16 / static_cast<int>(sizeof(V));
+
+/// Whether rows along the last index, from each multiple of `step` on, are whole vectors of a GPU. True for none.
+template <class V, std::size_t Rank>
+bool is_aligned(const Strided<V, Rank>& tensor, std::int64_t step) {
+  constexpr std::int64_t each = vector_elements<V>;
+  if (!tensor.given()) return true;
+  if (reinterpret_cast<std::uintptr_t>(tensor.data) % 16 != 0 || tensor.stride[Rank - 1] != 1) return false;
+  for (std::size_t r = 0; r + 1 < Rank; ++r) {
+    if (tensor.stride[r] % each != 0) return false;
+  }
+  return step % each == 0;
+}
+
 }  // namespace krait::impl

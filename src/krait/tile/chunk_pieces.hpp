@@ -10,6 +10,8 @@
 #include <krait/core/config.hpp>
 #include <krait/core/kokkos_shims.hpp>
 #include <krait/tile/chunk_pairs.hpp>
+#include <krait/tile/cuda/scan_chunk.hpp>
+#include <krait/tile/gemm.hpp>
 #include <krait/tile/generic/chunk_math.hpp>
 #include <krait/tile/generic/dots.hpp>
 #include <krait/tile/generic/elementwise.hpp>
@@ -18,6 +20,7 @@
 #include <krait/tile/host/scan_chunk.hpp>
 #include <krait/tile/matrix.hpp>
 #include <krait/tile/scan_chunk.hpp>
+#include <krait/tile/warps.hpp>
 
 namespace krait::tile {
 
@@ -30,9 +33,12 @@ inline constexpr bool has_host_pieces = false;
 #endif
 
 /// Outputs of a chunk of tokens of one head, and the state behind it.
-template <class Member, class V>
-KOKKOS_INLINE_FUNCTION void scan_chunk(const Member& team, const ScanChunk<V>& chunk) {
-  if constexpr (has_host_pieces<Member>) {
+template <class Member, class V, class E>
+KOKKOS_INLINE_FUNCTION void scan_chunk(const Member& team, [[maybe_unused]] const ProductKind& kind,
+                                       const ScanChunk<V, E>& chunk) {
+  if constexpr (has_warp_pieces<typename Member::execution_space, E>) {
+    cuda::scan_chunk(team, kind, chunk);
+  } else if constexpr (has_host_pieces<Member>) {
     Kokkos::single(Kokkos::PerTeam(team), [&]() { KOKKOS_IF_ON_HOST((host::scan_chunk(chunk);)) });
     team.team_barrier();
   } else {
@@ -140,6 +146,43 @@ KOKKOS_INLINE_FUNCTION void scale_columns(const Member& team, int rows, int colu
     }
   }
   generic::scale_columns(team, rows, columns, factors, a);
+}
+
+/// See ChunkDecays. As scan_chunk(), with barriers in it and at its end.
+template <class Member, class V>
+KOKKOS_INLINE_FUNCTION void chunk_decays(const Member& team, const ChunkDecays<V>& k) {
+  if constexpr (has_warp_pieces<typename Member::execution_space, V>) {
+    const cuda::Warp<typename Member::execution_space> warp(team);
+    if (warp.index == 0) cuda::chunk_decays(warp, k);
+  } else {
+    tile::chunk_steps(team, ChunkSteps<V>{k.tokens, k.log_rate, k.steps, nullptr, k.leave}, k.rule);
+    team.team_barrier();
+    generic::cumulative_sum(team, k.tokens, k.leave, k.high, k.low);
+    team.team_barrier();
+    tile::chunk_factors(team, ChunkFactors<V>{k.tokens, k.high, k.low, k.steps, k.enter, nullptr, k.leave});
+  }
+  team.team_barrier();
+}
+
+/// state (N, P) = decay state + b (N, Q) x (Q, P), with x times the factors of its rows, which changes it. As
+/// scan_chunk(), with a barrier at the end.
+template <class Member, class V, class E>
+KOKKOS_INLINE_FUNCTION void advance_state(const Member& team, [[maybe_unused]] const ProductKind& kind, int tokens,
+                                          int d_state, int channels, const V* factors, Matrix<E> b, Matrix<E> x,
+                                          V decay, Matrix<V> state) {
+  if constexpr (has_warp_pieces<typename Member::execution_space, E>) {
+    const cuda::Warp<typename Member::execution_space> warp(team);
+    cuda::scale_tile_rows(warp, tokens, channels, factors, x.data, static_cast<int>(x.row));
+    team.team_barrier();
+    cuda::advance_state(warp, kind,
+                        StateUpdate<E>{tokens, d_state, channels, decay, x.data, static_cast<int>(x.row), b.data,
+                                       static_cast<int>(b.column), state.data, static_cast<int>(state.column)});
+  } else {
+    tile::scale_rows(team, tokens, channels, factors, x);
+    team.team_barrier();
+    tile::gemm(team, d_state, channels, tokens, b, x, decay, state);
+  }
+  team.team_barrier();
 }
 
 }  // namespace krait::tile

@@ -9,9 +9,11 @@
 
 #include <krait/core/config.hpp>
 #include <krait/core/kokkos_shims.hpp>
+#include <krait/tile/cuda/gemm.hpp>
 #include <krait/tile/generic/gemm.hpp>
 #include <krait/tile/host_parts.hpp>
 #include <krait/tile/matrix.hpp>
+#include <krait/tile/warps.hpp>
 #if defined(KRAIT_ENABLE_HIGHWAY)
 #include <krait/tile/host/gemm.hpp>
 #endif
@@ -58,6 +60,17 @@ KOKKOS_INLINE_FUNCTION void gemm(const Member& team, int rows, int columns, int 
   }
 #endif
   generic::gemm(team, rows, columns, inner, a, b, beta, c);
+}
+
+/// The same where a team may work as warps.
+template <class Member, class VA, class VB, class VC>
+KOKKOS_INLINE_FUNCTION void gemm(const Member& team, [[maybe_unused]] const ProductKind& kind, int rows, int columns,
+                                 int inner, Matrix<VA> a, Matrix<VB> b, VC beta, Matrix<VC> c) {
+  if constexpr (has_warp_pieces<typename Member::execution_space, VC>) {
+    cuda::gemm(team, kind.tf32, rows, columns, inner, a, b, beta, c);
+  } else {
+    gemm(team, rows, columns, inner, a, b, beta, c);
+  }
 }
 
 }  // namespace krait::tile

@@ -10,9 +10,11 @@
 #include <krait/core/config.hpp>
 #include <krait/core/kokkos_shims.hpp>
 #include <krait/core/scalars.hpp>
+#include <krait/tile/cuda/copy.hpp>
 #include <krait/tile/generic/elementwise.hpp>
 #include <krait/tile/host_parts.hpp>
 #include <krait/tile/matrix.hpp>
+#include <krait/tile/warps.hpp>
 #if defined(KRAIT_ENABLE_HIGHWAY)
 #include <krait/tile/host/load.hpp>
 #endif
@@ -64,6 +66,32 @@ KOKKOS_INLINE_FUNCTION void load(const Member& team, int rows, int columns, Matr
   }
 #endif
   generic::load(team, rows, columns, from, to);
+}
+
+/// Starts load() into a tile of operands, by tokens. It has been done behind await_loads().
+template <class Member, class T, class E>
+KOKKOS_INLINE_FUNCTION void start_load(const Member& team, [[maybe_unused]] const ProductKind& kind, int tokens,
+                                       int columns, Matrix<const T> from, Matrix<E> to) {
+  if constexpr (has_warp_pieces<typename Member::execution_space, E>) {
+    cuda::start_load(team, kind.on_chip, tokens, columns, from, to.data, static_cast<int>(to.row));
+  } else {
+    load(team, tokens, columns, from, to);
+  }
+}
+
+/// What warps read behind the last token of a tile becomes 0. start_load() has done that.
+template <class Member, class E>
+KOKKOS_INLINE_FUNCTION void clear_behind(const Member& team, int tokens, int columns, Matrix<E> tile) {
+  if constexpr (has_warp_pieces<typename Member::execution_space, E>) {
+    generic::fill(team, cuda::whole_tiles(tokens) - tokens, columns, E(0), tile.from(tokens, 0));
+  }
+}
+
+/// Barrier of the team, behind which all that it has started to load is there.
+template <class Member>
+KOKKOS_INLINE_FUNCTION void await_loads(const Member& team) {
+  if constexpr (krait::impl::has_tensor_cores<typename Member::execution_space>) cuda::await_copies();
+  team.team_barrier();
 }
 
 }  // namespace krait::tile

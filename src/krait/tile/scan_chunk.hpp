@@ -23,7 +23,10 @@ struct StepRule {
 ///
 ///     y_m = exp(sums_m) C_m S + sum over k <= m of <C_m, B_k> exp(sums_m - sums_k) delta_k x_k + skip x_m
 ///     S   = exp(sums_last) S + sum over k of exp(sums_last - sums_k) delta_k B_k (outer) x_k
-template <class A>
+///
+/// E is the type of operands: the accumulator, but for the warps of a GPU, which take c, b, x and weights as the caller
+/// stores them. b (Q, b_row) and the state (P, state_row) are not transposed then.
+template <class A, class E = A>
 struct ScanChunk {
   int tokens;     ///< Q
   int d_state;    ///< N
@@ -31,22 +34,53 @@ struct ScanChunk {
   int row;        ///< from one row of channels to the next, in x, y, scaled and state
   int token_row;  ///< from one row of tokens to the next, in scores and weights
   int b_row;      ///< the same in b
-  A log_rate;     ///< A of the head, <= 0
+  int c_row;      ///< from one row to the next; N but for warps, as the next two are `row`
+  int y_row;
+  int state_row;
+  A log_rate;  ///< A of the head, <= 0
   StepRule<A> rule;
-  const A* c;       ///< (Q, N)
-  const A* b;       ///< (N, b_row): transposed
+  const E* c;       ///< (Q, c_row)
+  const E* b;       ///< (N, b_row): transposed
   const A* scores;  ///< (Q, token_row): <C_m, B_k>, for k <= m
-  A* x;             ///< (Q, row): may be changed
+  E* x;             ///< (Q, row): may be changed
   const A* skip;    ///< (row); nullptr without one
   A* state;         ///< (N, row)
   A* y;             ///< (Q, row): result
   A* steps;         ///< (token_row): raw steps with bias; in the end the step sizes
-  A* weights;       ///< (Q, token_row): for the piece's own use, as what follows; may be the scores
+  E* weights;       ///< (Q, token_row): for the piece's own use, as what follows; may be the scores
   A* scaled;        ///< (Q, row): may be x
   A* high;          ///< (token_row)
   A* low;           ///< (token_row)
   A* enter;         ///< (token_row)
   A* leave;         ///< (token_row)
+};
+
+/// The decays of a chunk, in vectors over its tokens.
+template <class A>
+struct ChunkDecays {
+  int tokens;
+  A log_rate;  ///< A of the head, <= 0
+  StepRule<A> rule;
+  A* steps;  ///< raw steps with bias; in the end the step sizes
+  A* high;   ///< sums of the log-decays from the beginning of the chunk, in two parts
+  A* low;
+  A* enter;  ///< exp(sums)
+  A* leave;  ///< exp(last sum - sums) times the step sizes
+};
+
+/// The part of a chunk's work that is done on the state.
+template <class E>
+struct StateUpdate {
+  int tokens;
+  int d_state;
+  int channels;
+  float decay;  ///< of the state
+  const E* x;   ///< (Q, row): with all factors
+  int row;
+  const E* b;  ///< (Q, b_row)
+  int b_row;
+  float* state;  ///< (P, state_row)
+  int state_row;
 };
 
 }  // namespace krait::tile

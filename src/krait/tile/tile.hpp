@@ -4,9 +4,9 @@
 /// \file
 /// What a team does to tiles. The operators call these names; which family of files answers is decided here.
 ///
-/// No piece but scan_chunk() and chunk_pairs() contains a barrier, and these end with one: whoever calls two pieces, of
-/// which the second reads what the first wrote, puts `team.team_barrier()` between them. Every thread of the team calls
-/// every piece.
+/// No piece but scan_chunk(), advance_state() and chunk_pairs() contains a barrier, and these end with one: whoever
+/// calls two pieces, of which the second reads what the first wrote, puts `team.team_barrier()` between them. Every
+/// thread of the team calls every piece.
 
 #include <krait/tile/chunk_pieces.hpp>
 #include <krait/tile/gemm.hpp>
@@ -16,6 +16,7 @@
 #include <krait/tile/load.hpp>
 #include <krait/tile/matrix.hpp>
 #include <krait/tile/scan_chunk.hpp>
+#include <krait/tile/warps.hpp>
 
 namespace krait::tile {
 

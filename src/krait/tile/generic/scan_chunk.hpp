@@ -18,8 +18,9 @@ namespace krait::tile::generic {
 template <class Member, class V>
 KOKKOS_INLINE_FUNCTION void scan_chunk(const Member& team, const ScanChunk<V>& k) {
   const int count = k.tokens;
-  const Matrix<V> x{k.x, k.row, 1}, y{k.y, k.row, 1}, state{k.state, k.row, 1}, weights{k.weights, k.token_row, 1};
-  const Matrix<const V> b{k.b, k.b_row, 1}, c{k.c, k.d_state, 1}, scores{k.scores, k.token_row, 1};
+  const Matrix<V> x{k.x, k.row, 1}, y{k.y, k.y_row, 1}, state{k.state, k.state_row, 1},
+      weights{k.weights, k.token_row, 1};
+  const Matrix<const V> b{k.b, k.b_row, 1}, c{k.c, k.c_row, 1}, scores{k.scores, k.token_row, 1};
   // Rows of the products inside the chunk that are formed at a time: above the diagonal nothing is needed.
   constexpr int panel = 32;
 
@@ -27,7 +28,7 @@ KOKKOS_INLINE_FUNCTION void scan_chunk(const Member& team, const ScanChunk<V>& k
     k.steps[j] = step_size(k.rule, k.steps[j]);
     k.leave[j] = k.steps[j] * k.log_rate;
   });
-  generic::gemm(team, count, k.channels, k.d_state, c, Matrix<const V>{k.state, k.row, 1}, V(0), y);
+  generic::gemm(team, count, k.channels, k.d_state, c, Matrix<const V>{k.state, k.state_row, 1}, V(0), y);
   team.team_barrier();
   cumulative_sum(team, count, k.leave, k.high, k.low);
   team.team_barrier();
