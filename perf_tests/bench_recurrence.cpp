@@ -68,7 +68,7 @@ struct TokenByToken {
         [&](const Exec& exec) { ssd_scan<T>(exec, plan, tensors.forward(), tensors.runs); });
     state.counters["scan_speedup"] = times.own / times.beside;
     const double error = difference(heads.out, tensors.out);
-    if (!(error < 1000 * std::numeric_limits<T>::epsilon())) state.SkipWithError("differs from the scan");
+    if (!(error < 100 * std::numeric_limits<T>::epsilon())) state.SkipWithError("differs from the scan");
   }
 };
 
