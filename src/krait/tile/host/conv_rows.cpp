@@ -50,6 +50,10 @@ struct Window {
   }
 };
 
+/// Tokens whose activations are taken side by side.
+template <int Tokens>
+inline constexpr int activations_at_once = Tokens < 4 ? Tokens : 4;
+
 template <int Taps, int Tokens, class T, class A>
 struct ConvRows {
   ConvStrip<A> strip;
@@ -61,20 +65,25 @@ struct ConvRows {
   template <class Lanes>
   HWY_INLINE void run(const Lanes& lanes) const {
     Window<Lanes, Taps, Tokens> window(lanes, strip, tokens.history);
-    tokens_from<0>(window);
+    groups_from<0>(window);
     window.store_before(window.inputs, tokens.history);
   }
 
  private:
   /// By recursion and not in a loop, so that the compiler knows every index however long the body is.
   template <int t, class Window>
-  HWY_INLINE void tokens_from(Window& window) const {
+  HWY_INLINE void groups_from(Window& window) const {
+    constexpr int group = activations_at_once<Tokens>;
     const auto& lanes = window.lanes;
-    if (first + t + Tokens < tokens.count + tokens.next) lanes.prefetch(tokens.x[first + t + Tokens]);
-    window.inputs[window.taps() - 1 + t] = lanes.load(tokens.x[first + t]);
-    const auto sum = window.sum(t);
-    lanes.store(strip.silu ? silu(lanes.d, sum) : sum, out[first + t], past_cache);
-    if constexpr (t + 1 < Tokens) tokens_from<t + 1>(window);
+    typename Window::V sums[group];
+    for (int i = 0; i < group; ++i) {
+      if (first + t + i + Tokens < tokens.count + tokens.next) lanes.prefetch(tokens.x[first + t + i + Tokens]);
+      window.inputs[window.taps() - 1 + t + i] = lanes.load(tokens.x[first + t + i]);
+      sums[i] = window.sum(t + i);
+    }
+    if (strip.silu) silus(lanes.d, sums);
+    for (int i = 0; i < group; ++i) lanes.store(sums[i], out[first + t + i], past_cache);
+    if constexpr (t + group < Tokens) groups_from<t + group>(window);
   }
 };
 
@@ -111,8 +120,7 @@ struct ConvGradientRows {
     V dbias;
   };
 
-  /// Tokens whose activations are taken side by side.
-  static constexpr int group = Tokens < 4 ? Tokens : 4;
+  static constexpr int group = activations_at_once<Tokens>;
 
   template <int t, class Window, class Gradients>
   HWY_INLINE void groups_from(Window& window, Gradients& to) const {

@@ -39,14 +39,26 @@ struct NormLoad {
   A* values;
   Sum<A> squares = {};
 
-  template <class Lanes>
-  HWY_INLINE void run(const Lanes& lanes) {
-    lanes.prefetch_ahead(group.x);
-    if (group.z != nullptr) lanes.prefetch_ahead(group.z);
-    auto v = lanes.load(group.x);
-    if (group.gated_before()) v = hn::Mul(v, silu(lanes.d, lanes.load(group.z)));
-    lanes.store(v, values);
-    squares.add_product(v, v);
+  template <class Lanes, int Count>
+  HWY_INLINE void run(const Lanes (&lanes)[Count]) {
+    typename Lanes::V v[Count];
+    for (int i = 0; i < Count; ++i) {
+      lanes[i].prefetch_ahead(group.x);
+      v[i] = lanes[i].load(group.x);
+    }
+    if (group.gated_before()) {
+      typename Lanes::V gates[Count];
+      for (int i = 0; i < Count; ++i) {
+        lanes[i].prefetch_ahead(group.z);
+        gates[i] = lanes[i].load(group.z);
+      }
+      silus(lanes[0].d, gates);
+      for (int i = 0; i < Count; ++i) v[i] = hn::Mul(v[i], gates[i]);
+    }
+    for (int i = 0; i < Count; ++i) {
+      lanes[i].store(v[i], values);
+      squares.add_product(v[i], v[i]);
+    }
   }
 };
 
@@ -144,7 +156,7 @@ struct NormGradient {
 
 template <class T, class A = accumulator_of<T>>
 A norm_load_here(const NormGroup<T, A>& group, A* values) {
-  return for_lanes<A>(group.count, NormLoad<T, A>{group, values}).squares.total();
+  return for_some_lanes<A>(group.count, NormLoad<T, A>{group, values}).squares.total();
 }
 
 template <class T, class A = accumulator_of<T>>

@@ -89,6 +89,25 @@ HWY_INLINE auto float16_bits(D d, hn::Vec<D> v) {
 }
 /// \}
 
+/// Conversion to bfloat16 as in core/scalars.hpp, in two thirds of the instructions of Highway's.
+template <class D>
+HWY_INLINE auto bfloat16_bits(D /*d*/, hn::Vec<D> v) {
+  const hn::RebindToUnsigned<D> du;
+  const auto bits = hn::BitCast(du, v);
+  const auto odd = hn::TestBit(bits, hn::Set(du, 0x10000U));
+  const auto rounded = hn::Add(bits, hn::IfThenElse(odd, hn::Set(du, 0x8000U), hn::Set(du, 0x7fffU)));
+  const auto quiet = hn::Or(bits, hn::Set(du, 0x400000U));
+  const auto result = hn::IfThenElse(hn::RebindMask(du, hn::IsNaN(v)), quiet, rounded);
+  const hn::Repartition<std::uint16_t, D> halves;
+  const hn::Half<decltype(halves)> narrow;
+  const auto upper = hn::BitCast(halves, result);
+  return hn::BitCast(hn::Rebind<hwy::bfloat16_t, D>(), hn::LowerHalf(narrow, hn::ConcatOdd(halves, upper, upper)));
+}
+
+/// Whether vectors as they are stored can go to memory past the cache: less than 16 bytes cannot.
+template <class DS>
+inline constexpr bool can_stream = hn::MaxLanes(DS()) * sizeof(hn::TFromD<DS>) >= 16;
+
 /// Elements [i, i + Lanes(D)) of rows, or only the first `count` of them at the end of a row.
 template <class Accumulator, bool Whole, class Tag = hn::ScalableTag<Accumulator>>
 struct Lanes {
@@ -126,6 +145,8 @@ struct Lanes {
       put(d, v, to, past_cache);
     } else if constexpr (std::is_same_v<S, hwy::float16_t> && converts_float16_by_bits) {
       put(hn::Rebind<S, D>(), float16_bits(d, v), to, past_cache);
+    } else if constexpr (std::is_same_v<S, hwy::bfloat16_t> && HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3) {
+      put(hn::Rebind<S, D>(), bfloat16_bits(d, v), to, past_cache);
     } else {
       const hn::Rebind<S, D> narrow;
       put(narrow, hn::DemoteTo(narrow, v), to, past_cache);
@@ -157,7 +178,7 @@ struct Lanes {
     if constexpr (!Whole) {
       hn::StoreN(v, ds, to, count);
     } else {
-      if constexpr (sizeof(S) == sizeof(A)) {
+      if constexpr (can_stream<DS>) {
         if (past_cache) return hn::Stream(v, ds, to);
       }
       hn::StoreU(v, ds, to);
@@ -169,8 +190,8 @@ struct Lanes {
 /// vector may.
 template <class A, class T>
 HWY_INLINE bool streams(const T* row) {
-  const std::size_t bytes = hn::Lanes(hn::ScalableTag<A>()) * sizeof(A);
-  return std::is_same_v<T, A> && reinterpret_cast<std::uintptr_t>(row) % bytes == 0;
+  using DS = hn::Rebind<typename Stored<T>::Type, hn::ScalableTag<A>>;
+  return can_stream<DS> && reinterpret_cast<std::uintptr_t>(row) % (hn::Lanes(DS()) * sizeof(hn::TFromD<DS>)) == 0;
 }
 
 /// body.run(lanes) for all of [0, size); returns the body as it is then. It is a copy that nothing else knows of, so
@@ -186,6 +207,30 @@ HWY_INLINE Body for_lanes(std::int64_t size, Body body) {
   return body;
 }
 
+/// The same with four vectors at a time where there are so many, body.run(lanes) with an array of one or four: for
+/// chains of operations that are long.
+template <class A, class Body>
+HWY_INLINE Body for_some_lanes(std::int64_t size, Body body) {
+  using Here = Lanes<A, true>;
+  const hn::ScalableTag<A> d;
+  const std::size_t width = hn::Lanes(d);
+  const auto end = static_cast<std::size_t>(size);
+  std::size_t i = 0;
+  for (; i + 4 * width <= end; i += 4 * width) {
+    const Here some[] = {{d, i, width}, {d, i + width, width}, {d, i + 2 * width, width}, {d, i + 3 * width, width}};
+    body.run(some);
+  }
+  for (; i + width <= end; i += width) {
+    const Here one[] = {{d, i, width}};
+    body.run(one);
+  }
+  if (i < end) {
+    const Lanes<A, false> rest[] = {{d, i, end - i}};
+    body.run(rest);
+  }
+  return body;
+}
+
 /// v = exp(-v) for |v| <= 87 or 708, for `Count` vectors step by step: a processor that waits for one works on the
 /// others.
 template <int Count, class D, class V = hn::Vec<D>>
@@ -193,18 +238,17 @@ HWY_INLINE void exp_of_negative(D d, V (&v)[Count]) {
   if constexpr (std::is_same_v<hn::TFromD<D>, double>) {
     for (V& each : v) each = hn::Exp(d, hn::Neg(each));
   } else {
-    // v = n ln 2 + r with |r| <= ln 2 / 2. The polynomial is the best of its degree for exp(-r), relative error 1e-7;
-    // n is taken from the exponent.
-    constexpr float polynomial[] = {4.18983901e-2F, -1.66676401e-1F, 4.99991461e-1F, -9.99999705e-1F, 1.0F};
+    // v log2(e) = n + r with |r| <= 1/2. The polynomial is the best of its degree for 2^-r, relative error 1e-7; n is
+    // taken from the exponent.
+    constexpr float polynomial[] = {9.67161901e-3F, -5.55073504e-2F, 2.40222404e-1F, -6.93146976e-1F, 1.0F};
     const hn::RebindToUnsigned<D> du;
+    const V log2_e = hn::Set(d, 1.44269504F);
     const V rounder = hn::Set(d, 0x1.8p23F);  // added to a number, leaves its nearest integer in the low bits
     V shifted[Count];
     V p[Count];
-    for (int i = 0; i < Count; ++i) shifted[i] = hn::MulAdd(v[i], hn::Set(d, 1.44269504F), rounder);
-    for (int i = 0; i < Count; ++i) v[i] = hn::NegMulAdd(hn::Sub(shifted[i], rounder), hn::Set(d, 0x1.62ep-1F), v[i]);
-    for (int i = 0; i < Count; ++i)
-      v[i] = hn::NegMulAdd(hn::Sub(shifted[i], rounder), hn::Set(d, 0x1.0bfbe8p-15F), v[i]);
-    for (int i = 0; i < Count; ++i) p[i] = hn::Set(d, -8.29022945e-3F);
+    for (int i = 0; i < Count; ++i) shifted[i] = hn::MulAdd(v[i], log2_e, rounder);
+    for (int i = 0; i < Count; ++i) v[i] = hn::MulSub(v[i], log2_e, hn::Sub(shifted[i], rounder));
+    for (int i = 0; i < Count; ++i) p[i] = hn::Set(d, -1.32645908e-3F);
     for (const float coefficient : polynomial) {
       for (int i = 0; i < Count; ++i) p[i] = hn::MulAdd(v[i], p[i], hn::Set(d, coefficient));
     }
@@ -233,9 +277,39 @@ HWY_INLINE V sigmoid(D d, V v) {
   return result[0];
 }
 
+/// 1 / v for v >= 1, to a unit or two in the last place.
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V reciprocal(D d, V v) {
+  const V one = hn::Set(d, hn::TFromD<D>(1));
+  if constexpr (HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3 && sizeof(hn::TFromD<D>) == 4) {
+    // A division of 512 bits takes longer than an approximation to 14 bits and a step of Newton's.
+    const V r = hn::ApproximateReciprocal(v);
+    return hn::MulAdd(hn::NegMulAdd(v, r, one), r, r);
+  } else {
+    return hn::Div(one, v);
+  }
+}
+
+/// v = v sigmoid(v), `Count` vectors step by step. Below -87, or -708, the result is that of the bound, -1e-36 or less
+/// in size.
+template <int Count, class D, class V = hn::Vec<D>>
+HWY_INLINE void silus(D d, V (&v)[Count]) {
+  using A = hn::TFromD<D>;
+  const V one = hn::Set(d, A(1));
+  const V most = hn::Set(d, sizeof(A) == 4 ? A(87) : A(708));
+  V e[Count];
+  // In this order of arguments a NaN stays one.
+  for (int i = 0; i < Count; ++i) v[i] = hn::Max(hn::Neg(most), v[i]);
+  for (int i = 0; i < Count; ++i) e[i] = hn::Min(most, v[i]);
+  exp_of_negative(d, e);
+  for (int i = 0; i < Count; ++i) v[i] = hn::Mul(v[i], reciprocal(d, hn::Add(one, e[i])));
+}
+
 template <class D, class V = hn::Vec<D>>
 HWY_INLINE V silu(D d, V v) {
-  return hn::Mul(v, sigmoid(d, v));
+  V values[1] = {v};
+  silus(d, values);
+  return values[0];
 }
 
 /// d silu / dv = sigmoid(v) (1 + v (1 - sigmoid(v))), given s = sigmoid(v)
