@@ -12,6 +12,7 @@
 #include <krait/layout/token_copy.hpp>
 #include <layout/exchange_cases.hpp>
 #include <support/callback_recorder.hpp>
+#include <support/random_view.hpp>
 
 namespace {
 
@@ -274,6 +275,28 @@ TEST(RedistributionPlan, PacksRowsInParts) {
   }
 }
 
+// Rows of more memory than any cache has, which a host writes past it: pieces of every alignment, short and long.
+TEST(RedistributionPlan, RowsThatDoNotFitTheCaches) {
+  const Exec exec;
+  const HeadPartition heads({0, 3}, {20, 63, 1, 33}, Divisibility::uneven);
+  const std::int64_t length = 3 * 7000;
+  const Plan<float> plan(SequenceLayout::contiguous({0, 3}, length), heads.inner_sections(), 1);
+  const std::int64_t width = plan.width();
+  ASSERT_GT(7000 * width * 4, std::int64_t{32} << 20);
+  const auto shard = random_view<Kokkos::View<float***, Kokkos::LayoutRight>>(1, 1, 7000, width);
+  const auto buffer = make_buffer<float>(plan.sequence_buffer_size());
+  plan.pack(exec, shard, buffer);
+  const auto back = poisoned_view<Kokkos::View<float***, Kokkos::LayoutRight>>(1, 7000, width);
+  plan.unpack(exec, buffer, back);
+  EXPECT_TRUE(values_of(back) == values_of(shard));
+  // The last token of the last rank's part, by the definition of the buffer.
+  const auto packed = values_of(buffer);
+  const auto rows = values_of(shard);
+  const std::int64_t last = plan.table().local_width(2);
+  for (std::int64_t k = 1; k <= last; ++k)
+    ASSERT_EQ(packed[packed.size() - static_cast<std::size_t>(k)], rows[rows.size() - static_cast<std::size_t>(k)]);
+}
+
 TEST(RedistributionPlan, NoRows) { check_all<float>(2, 8, 0, {2, 2, 1, 2}, Strides::batch_first); }
 
 TEST(RedistributionPlan, OneRankPassesTheTensorThrough) {
@@ -370,7 +393,7 @@ TEST(RedistributionPlan, OffsetsBeyond32Bits) {  // defect 20
     pieces(0) = {1, 1, stride * tokens, stride};
     const krait::impl::BufferCopy<bfloat16, Exec> copy{
         pieces, krait::impl::TokenRows<const bfloat16>::of(far), data, 1, 0, 2};
-    krait::impl::run_copy("krait::test::copy", exec, copy, tokens);
+    krait::impl::run_copy("krait::test::copy", exec, copy, tokens, 0);
     exec.fence("krait::test: copied");
     for (std::int64_t t = 0; t < tokens; ++t) EXPECT_EQ(float(data[(tokens + t) * stride]), float(10 * t + 1));
 
@@ -381,7 +404,7 @@ TEST(RedistributionPlan, OffsetsBeyond32Bits) {  // defect 20
     sources(0) = sources(1) = {stride * tokens, stride};
     const krait::impl::BufferSum<bfloat16, Exec> sum{sum_pieces, sources, krait::impl::TokenRows<bfloat16>::of(far),
                                                      data, 1};
-    krait::impl::run_copy("krait::test::sum", exec, sum, tokens);
+    krait::impl::run_copy("krait::test::sum", exec, sum, tokens, 0);
     exec.fence("krait::test: added");
     for (std::int64_t t = 0; t < tokens; ++t) EXPECT_EQ(float(data[t * stride]), float(2 * (10 * t + 1)));
     munmap(memory, bytes);

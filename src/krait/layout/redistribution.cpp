@@ -25,6 +25,11 @@ Tensor<DataType, Exec> used(const Tensor<DataType, Exec>& buffer, const std::vec
   return make_tensor<DataType, Exec, 1>(buffer.data(), {sum(counts)});
 }
 
+template <class T, class View>
+std::int64_t bytes_of(const View& view) {
+  return static_cast<std::int64_t>(view.size() * sizeof(T));
+}
+
 template <class T, class Exec>
 std::string label(const char* function) {
   return std::string(function) + '[' + impl::backend_name<Exec>() + ',' + scalar_name<T>() + ']';
@@ -169,7 +174,7 @@ void Redistribution<T, Exec>::copy_columns(const Exec& exec, const std::string& 
   impl::run_copy(name, exec,
                  Copy{pieces_, impl::TokenRows<const T>::of(in), sequence_buffer.data(), rows_, first_column,
                       static_cast<std::int64_t>(in.extent(2))},
-                 layout_.local_length() * rows_);
+                 layout_.local_length() * rows_, bytes_of<T>(in));
 }
 
 template <Scalar T, class Exec>
@@ -258,7 +263,7 @@ void Redistribution<T, Exec>::sum_columns(const Exec& exec, const std::string& n
   if (passthrough_) return;
   using Sum = impl::BufferSum<T, Exec>;
   impl::run_copy(name, exec, Sum{sum_pieces_, sum_sources_, impl::TokenRows<T>::of(out), sequence_buffer.data(), rows_},
-                 layout_.local_length() * rows_);
+                 layout_.local_length() * rows_, bytes_of<T>(out));
 }
 
 template <Scalar T, class Exec>
@@ -276,7 +281,7 @@ void Redistribution<T, Exec>::permute(const Exec& exec, const std::string& name,
   impl::run_copy(name, exec,
                  Copy{layout_.template index_map<typename Exec::memory_space>(), impl::TokenRows<T>::of(to),
                       impl::TokenRows<const T>::of(from), rows_, local_width(), block, to_places},
-                 layout_.length() * rows_);
+                 layout_.length() * rows_, bytes_of<T>(to));
 }
 
 template <Scalar T, class Exec>

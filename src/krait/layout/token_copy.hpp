@@ -14,6 +14,7 @@
 #include <krait/core/kokkos_shims.hpp>
 #include <krait/core/scalars.hpp>
 #include <krait/layout/buffer_piece.hpp>
+#include <krait/tile/past_cache.hpp>
 
 namespace krait::impl {
 
@@ -41,12 +42,16 @@ template <class Exec>
 inline constexpr std::int64_t longest_piece = is_host_execution<Exec> ? INT64_MAX : 256;
 
 /// Lanes of one thread of a team, or nothing on a host, where the compiler makes the vectors.
-struct OneLane {};
+struct OneLane {
+  bool past_cache;  ///< what is written does not fit the caches, and need not go through them
+};
 
 template <class T>
-KOKKOS_FUNCTION void copy_columns(const OneLane& /*lanes*/, T* KOKKOS_RESTRICT to, std::int64_t to_stride,
+KOKKOS_FUNCTION void copy_columns(const OneLane& lanes, T* KOKKOS_RESTRICT to, std::int64_t to_stride,
                                   const T* KOKKOS_RESTRICT from, std::int64_t from_stride, std::int64_t count) {
-  if (to_stride == 1 && from_stride == 1) {
+  if (to_stride == 1 && from_stride == 1 && lanes.past_cache) {
+    tile::copy_past_cache(from, to, count);
+  } else if (to_stride == 1 && from_stride == 1) {
     for (std::int64_t k = 0; k < count; ++k) to[k] = from[k];
   } else {
     for (std::int64_t k = 0; k < count; ++k) to[k * to_stride] = from[k * from_stride];
@@ -177,9 +182,11 @@ struct CopyKernel {
   Copy copy;
   std::int64_t items;
   std::int64_t items_per_team;
+  bool past_cache;
 
   KOKKOS_FUNCTION void operator()(const std::int64_t q) const {
-    for (std::int64_t p = 0; p < copy.size(); ++p) copy.copy(OneLane{}, q, p);
+    for (std::int64_t p = 0; p < copy.size(); ++p) copy.copy(OneLane{past_cache}, q, p);
+    if (past_cache) tile::finish_past_cache();
   }
 
   KOKKOS_FUNCTION void operator()(const Member& team) const {
@@ -190,12 +197,14 @@ struct CopyKernel {
   }
 };
 
+/// \param bytes  that are written
 template <class Exec, class Copy>
-void run_copy(const std::string& label, const Exec& exec, const Copy& copy, std::int64_t items) {
+void run_copy(const std::string& label, const Exec& exec, const Copy& copy, std::int64_t items, std::int64_t bytes) {
   if (items == 0 || copy.size() == 0) return;
   if constexpr (is_host_execution<Exec>) {
+    constexpr std::int64_t cache = std::int64_t{32} << 20;  // the last level, as machines have it
     Kokkos::parallel_for(label, Kokkos::RangePolicy<Exec, Kokkos::IndexType<std::int64_t>>(exec, 0, items),
-                         CopyKernel<Exec, Copy>{copy, items, 1});
+                         CopyKernel<Exec, Copy>{copy, items, 1, bytes >= cache});
   } else {
     constexpr std::int64_t most_teams = std::int64_t{1} << 30;  // a league is counted in int
     constexpr int threads = 8;
@@ -203,7 +212,7 @@ void run_copy(const std::string& label, const Exec& exec, const Copy& copy, std:
     const std::int64_t per_team = std::max<std::int64_t>(4, (items + most_teams - 1) / most_teams);
     const auto teams = static_cast<int>((items + per_team - 1) / per_team);
     Kokkos::parallel_for(label, Kokkos::TeamPolicy<Exec>(exec, teams, threads, lanes),
-                         CopyKernel<Exec, Copy>{copy, items, per_team});
+                         CopyKernel<Exec, Copy>{copy, items, per_team, false});
   }
 }
 
