@@ -258,12 +258,13 @@ template <Scalar T, class Exec>
 void state_update(const Exec& exec, const StateUpdateArguments<T, Exec>& arguments) {
   using Index = std::int64_t;
   const SsdScanShape shape = shape_of(arguments);
-  const SsdScanOptions options = impl::complete_scan_options(function, shape,
-                                                             {.dt_softplus = arguments.dt_softplus,
-                                                              .dt_min = arguments.dt_min,
-                                                              .dt_max = arguments.dt_max,
-                                                              .heads_per_group = arguments.heads_per_group,
-                                                              .first_head = arguments.first_head});
+  SsdScanOptions options;
+  options.dt_softplus = arguments.dt_softplus;
+  options.dt_min = arguments.dt_min;
+  options.dt_max = arguments.dt_max;
+  options.heads_per_group = arguments.heads_per_group;
+  options.first_head = arguments.first_head;
+  options = impl::complete_scan_options(function, shape, options);
   check(arguments, shape);
   const Problem<T, Exec> problem(arguments, shape, options);
   const bool by_rows = impl::is_host_execution<Exec> && have_unit_rows(problem);
