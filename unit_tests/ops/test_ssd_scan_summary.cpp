@@ -365,7 +365,7 @@ TYPED_TEST(SsdScanSummary, ComposesToTheWholeScan) {
     EXPECT_TRUE(all_close(data.forward.out, whole.forward.out, tolerance<TypeParam>()));
     for (const auto& [name, got, want] : {std::tuple{"dx", data.dx, whole.dx}, std::tuple{"dB", data.dB, whole.dB},
                                           std::tuple{"dC", data.dC, whole.dC}}) {
-      EXPECT_TRUE(all_close(got, want, krait::test::between_scans<TypeParam>())) << name;
+      EXPECT_TRUE(all_close(got, want, krait::test::stored_tolerance<TypeParam>())) << name;
     }
     EXPECT_TRUE(all_close(data.ddt, whole.ddt, tolerance<TypeParam>()));
     EXPECT_TRUE(all_close(data.dA, whole.dA, krait::test::accumulated_tolerance<TypeParam>()));

@@ -176,7 +176,7 @@ void expect_gradients(const ScanBackwardData<T>& data, const SequenceRuns& runs)
   if constexpr (sizeof(T) == 2) follow_stored_y(data, want);
   data.for_each_gradient([&](const char* name, const auto& view) {
     using Stored = typename std::decay_t<decltype(view)>::value_type;
-    const Tolerance bounds = std::is_same_v<Stored, T> ? tolerance<T>() : accumulated_tolerance<T>();
+    const Tolerance bounds = std::is_same_v<Stored, T> ? stored_tolerance<T>() : accumulated_tolerance<T>();
     EXPECT_TRUE(all_close(view, expected_gradient<T>(want, name), bounds)) << name;
   });
 }

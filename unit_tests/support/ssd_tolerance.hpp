@@ -22,9 +22,9 @@ Tolerance accumulated_tolerance() {
   return rounds_operands<T> ? rounded_operands : tolerance<accumulator_t<T>>();
 }
 
-/// The bounds between two scans of T that are cut differently.
+/// The bounds for gradients that are stored as T, and between two scans that are cut differently.
 template <Scalar T>
-Tolerance between_scans() {
+Tolerance stored_tolerance() {
   return rounds_operands<T> ? rounded_operands : tolerance<T>();
 }
 
