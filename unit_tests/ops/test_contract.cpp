@@ -27,7 +27,6 @@ using krait::SequenceRuns;
 using krait::test::Arrangement;
 using krait::test::random_strided_view;
 using krait::test::values_of;
-using testing::Each;
 using testing::IsEmpty;
 using testing::Not;
 using testing::StartsWith;

@@ -10,7 +10,6 @@ namespace {
 
 using krait::SsdScanOptions;
 using krait::SsdScanPlan;
-using krait::SsdScanShape;
 using krait::impl::SsdScanTiling;
 using krait::test::Decay;
 using krait::test::expect_scan_matches;

@@ -22,7 +22,6 @@ using krait::test::run_scan;
 using krait::test::same;
 using krait::test::ScanData;
 using krait::test::ScanSetup;
-using krait::test::Skip;
 using krait::test::tolerance;
 
 /// States live long enough to leak into anything that reads too far.

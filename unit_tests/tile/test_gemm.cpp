@@ -39,7 +39,7 @@ struct Product {
 };
 
 template <class V>
-std::vector<double> random_values(Kokkos::View<V*, Exec> view, std::uint64_t stream) {
+std::vector<double> random_values(const Kokkos::View<V*, Exec>& view, std::uint64_t stream) {
   auto host = Kokkos::create_mirror_view(view);
   std::vector<double> values(host.size());
   for (std::size_t i = 0; i < host.size(); ++i) {

@@ -94,7 +94,7 @@ struct SsdScanScratch {
     s.c_row = d_state;
     s.state_size = d_state * s.row;
     s.sweeps = 0;
-    s.state = whole(tiling.head_block * sweep_size);
+    s.state = whole(std::int64_t{tiling.head_block} * sweep_size);
     s.b = s.state + tiling.head_block * s.state_size;
     s.x = s.b + d_state * s.b_row;
     s.vectors = s.x + tiling.chunk * s.row;
@@ -126,7 +126,7 @@ struct SsdScanScratch {
     s.state_row = tile::cuda::tile_pitch(N);
     s.state_size = channels * s.state_row;
     s.sweeps = 0;
-    s.state = whole(tiling.head_block * sweep_size);
+    s.state = whole(std::int64_t{tiling.head_block} * sweep_size);
     s.b = s.state + tiling.head_block * s.state_size;
     s.x = s.b + operands(tokens * s.b_row);
     s.vectors = s.x + operands(tokens * s.row);

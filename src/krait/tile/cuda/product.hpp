@@ -6,6 +6,7 @@
 /// cores, floats too if TF32 will do, otherwise through the ordinary units; the sums lie alike in all cases.
 
 #include <Kokkos_Core.hpp>
+#include <cstddef>
 #include <cstdint>
 
 #include <krait/tile/cuda/fragments.hpp>
@@ -140,7 +141,8 @@ struct RightMatrices<E, float, Stored::by_columns, Exec, N> {
       const Place place = b_place<E>(warp.lane(s), 0, 0);
       KRAIT_UNROLLED
       for (int j = 0; j < N; ++j) {
-        columns[j][s] = b.data + at_most(first + mma_columns * j + place.column, b.extent - 1) * b.pitch + place.row;
+        const int column = at_most(first + mma_columns * j + place.column, b.extent - 1);
+        columns[j][s] = b.data + static_cast<std::ptrdiff_t>(column * b.pitch + place.row);
       }
     }
   }
