@@ -48,7 +48,7 @@ krait::DocumentMap documents_of(const Options& options, const SequenceLayout& la
 
 /// More rounds of what is short: noise does not shrink with it. Odd, and equal on all ranks.
 int rounds_for(double predicted_seconds) {
-  return 1 + 2 * static_cast<int>(std::clamp(std::llround(0.6 / predicted_seconds), 1LL, 7LL));
+  return 1 + 2 * static_cast<int>(std::clamp(std::llround(1 / predicted_seconds), 2LL, 12LL));
 }
 
 Check check_on(const Communicator& comm, const Machine& machine, const std::string& shape, const Options& options) {

@@ -35,7 +35,7 @@ struct Measurement {
   [[nodiscard]] std::string name() const;
 };
 
-/// Runs the operator in float with every candidate in turn, and once more in every round; a time is the longest of
+/// Runs the operator in float with every candidate, once in every round, in changing order; a time is the longest of
 /// a rank from a barrier to a barrier, so ranks that take turns on a core count all turns. Data and parameters are made
 /// up, with decays as `work` assumes; `work` also says whether a backward follows. Strategy::local on several ranks is
 /// a rank's part of the tokens by itself, on all ranks at the same time: what the operator would take if nothing had to
