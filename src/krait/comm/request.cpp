@@ -54,6 +54,8 @@ bool RequestState::advance() noexcept {
 }
 
 bool RequestState::test() noexcept {
+  // What has failed is not asked again: its messages may be in any state.
+  if (failure_) return true;
   bool arrived = false;
   guarded([&] { arrived = std::ranges::all_of(exchanges_, [](const auto& exchange) { return exchange->arrived(); }); });
   return failure_ || (arrived && advance());
