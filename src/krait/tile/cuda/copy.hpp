@@ -97,7 +97,7 @@ KOKKOS_INLINE_FUNCTION void store_tokens(const Member& team, int tokens, int cha
     const OutputRow<T> row = row_of(m);
     float values[each];
     KRAIT_UNROLLED
-    for (int i = 0; i < each; i += 4) load_four(from + static_cast<std::ptrdiff_t>(m * pitch + p + i), values + i);
+    for (int i = 0; i < each; i += 4) load_four(from + static_cast<std::ptrdiff_t>(m * pitch) + p + i, values + i);
     const auto store = [&](T* to) {
       Vector packed;
       for (int i = 0; i < 4; ++i) {

@@ -142,7 +142,7 @@ struct RightMatrices<E, float, Stored::by_columns, Exec, N> {
       KRAIT_UNROLLED
       for (int j = 0; j < N; ++j) {
         const int column = at_most(first + mma_columns * j + place.column, b.extent - 1);
-        columns[j][s] = b.data + static_cast<std::ptrdiff_t>(column * b.pitch + place.row);
+        columns[j][s] = b.data + static_cast<std::ptrdiff_t>(column * b.pitch) + place.row;
       }
     }
   }
