@@ -78,9 +78,11 @@ Exchange::Exchange(CommState& state, CommOperation operation, int tag, std::shar
     start_queued(state, sends, receives);
   } else {
     messages_ = state.backend->open(tag, state.limits.message_bytes);
-    const bool none = sends.empty() && receives.empty();
-    if (!none && is_staged(state, ends_->reach())) start_staged(state, sends, receives);
-    if (!none && !is_staged(state, ends_->reach())) start_direct(state, sends, receives);
+    if (is_staged(state, ends_->reach())) {
+      start_staged(state, sends, receives);
+    } else if (!sends.empty() || !receives.empty()) {
+      start_direct(state, sends, receives);
+    }
   }
   // Last, so that it runs while the messages travel.
   if (has_own && ends_->send_data() + from.offset != ends_->recv_data() + to.offset) {

@@ -202,9 +202,8 @@ template <class Exec, class Copy>
 void run_copy(const std::string& label, const Exec& exec, const Copy& copy, std::int64_t items, std::int64_t bytes) {
   if (items == 0 || copy.size() == 0) return;
   if constexpr (is_host_execution<Exec>) {
-    constexpr std::int64_t cache = std::int64_t{32} << 20;  // the last level, as machines have it
     Kokkos::parallel_for(label, Kokkos::RangePolicy<Exec, Kokkos::IndexType<std::int64_t>>(exec, 0, items),
-                         CopyKernel<Exec, Copy>{copy, items, 1, bytes >= cache});
+                         CopyKernel<Exec, Copy>{copy, items, 1, bytes >= tile::past_cache_bytes});
   } else {
     constexpr std::int64_t most_teams = std::int64_t{1} << 30;  // a league is counted in int
     constexpr int threads = 8;

@@ -182,8 +182,7 @@ void check(const CausalConv1dArguments<T, Exec>& arguments, const SequenceRuns& 
 template <Scalar T, class Exec>
 void causal_conv1d(const Exec& exec, const CausalConv1dArguments<T, Exec>& arguments, const SequenceRuns& runs) {
   const bool by_rows = impl::is_host_execution<Exec> && arguments.x.stride(2) == 1 && arguments.out.stride(2) == 1;
-  const std::string label = impl::operator_label<T>(
-      "krait::causal_conv1d", by_rows ? "host" : (impl::is_host_execution<Exec> ? "host_strided" : "device"));
+  const std::string label = impl::operator_label<T>("krait::causal_conv1d", impl::path_of_rows<Exec>(by_rows));
   const Kokkos::Profiling::ScopedRegion region(label);
   check(arguments, runs);
 

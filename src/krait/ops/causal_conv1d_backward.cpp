@@ -355,8 +355,7 @@ void causal_conv1d_backward(const Exec& exec, const CausalConv1dBackwardArgument
   using A = accumulator_t<T>;
   const bool by_rows = impl::is_host_execution<Exec> && arguments.x.stride(2) == 1 && arguments.dout.stride(2) == 1 &&
                        arguments.dx.stride(2) == 1;
-  const std::string label = impl::operator_label<T>(
-      function_name, by_rows ? "host" : (impl::is_host_execution<Exec> ? "host_strided" : "device"));
+  const std::string label = impl::operator_label<T>(function_name, impl::path_of_rows<Exec>(by_rows));
   const Kokkos::Profiling::ScopedRegion region(label);
   check(arguments, runs);
 

@@ -177,8 +177,7 @@ void check(const CausalConv1dUpdateArguments<T, Exec>& a) {
 template <Scalar T, class Exec>
 void causal_conv1d_update(const Exec& exec, const CausalConv1dUpdateArguments<T, Exec>& arguments) {
   const bool by_rows = impl::is_host_execution<Exec> && arguments.x.stride(2) == 1 && arguments.out.stride(2) == 1;
-  const std::string label = impl::operator_label<T>(
-      "krait::causal_conv1d_update", by_rows ? "host" : (impl::is_host_execution<Exec> ? "host_strided" : "device"));
+  const std::string label = impl::operator_label<T>("krait::causal_conv1d_update", impl::path_of_rows<Exec>(by_rows));
   const Kokkos::Profiling::ScopedRegion region(label);
   check(arguments);
   if (arguments.x.size() == 0) return;

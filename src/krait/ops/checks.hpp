@@ -15,6 +15,7 @@
 #include <krait/core/kokkos_shims.hpp>
 #include <krait/core/scalars.hpp>
 #include <krait/core/tensor.hpp>
+#include <krait/tile/past_cache.hpp>
 
 namespace krait::impl {
 
@@ -24,6 +25,13 @@ std::string operator_label(const char* name, const char* path) {
   return std::string(name) + '[' + path + ',' + scalar_name<T>() + ']';
 }
 
+/// The path of operators that have one of their own for rows at unit stride on a host.
+template <class Exec>
+const char* path_of_rows(bool by_rows) {
+  if (!is_host_execution<Exec>) return "device";
+  return by_rows ? "host" : "host_strided";
+}
+
 /// Throws ShapeError when the argument's extents are not the expected ones.
 inline void require_extents(const char* function, const char* argument, const std::vector<std::int64_t>& given,
                             const std::vector<std::int64_t>& expected,
@@ -31,12 +39,10 @@ inline void require_extents(const char* function, const char* argument, const st
   if (given != expected) fail<ShapeError>(where, function, ": ", argument, " is ", given, ", expected ", expected);
 }
 
-/// Whether a host writes the tensor past its caches: it would not stay there until somebody reads it, and a store
-/// through the cache loads first what it overwrites.
+/// Whether a host writes the tensor past its caches.
 template <class View>
 bool goes_past_cache(const View& written) {
-  constexpr std::size_t bytes = std::size_t{32} << 20;  // of the last level, as machines have them
-  return written.size() * sizeof(typename View::value_type) >= bytes;
+  return written.size() * sizeof(typename View::value_type) >= static_cast<std::size_t>(tile::past_cache_bytes);
 }
 
 }  // namespace krait::impl

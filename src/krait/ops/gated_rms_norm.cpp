@@ -114,8 +114,7 @@ void gated_rms_norm(const Exec& exec, const GatedRmsNormArguments<T, Exec>& argu
   const bool by_rows =
       impl::is_host_execution<Exec> &&
       impl::have_unit_features(arguments.x, arguments.z, arguments.weight, arguments.bias, arguments.out);
-  const std::string label = impl::operator_label<T>(
-      "krait::gated_rms_norm", by_rows ? "host" : (impl::is_host_execution<Exec> ? "host_strided" : "device"));
+  const std::string label = impl::operator_label<T>("krait::gated_rms_norm", impl::path_of_rows<Exec>(by_rows));
   const Kokkos::Profiling::ScopedRegion region(label);
   check(arguments);
   if (arguments.x.size() == 0) return;

@@ -231,8 +231,7 @@ void gated_rms_norm_backward(const Exec& exec, const GatedRmsNormBackwardArgumen
   const bool by_rows = impl::is_host_execution<Exec> &&
                        impl::have_unit_features(arguments.x, arguments.z, arguments.weight, arguments.bias,
                                                 arguments.dout, arguments.dx, arguments.dz, arguments.out);
-  const std::string label = impl::operator_label<T>(
-      function_name, by_rows ? "host" : (impl::is_host_execution<Exec> ? "host_strided" : "device"));
+  const std::string label = impl::operator_label<T>(function_name, impl::path_of_rows<Exec>(by_rows));
   const Kokkos::Profiling::ScopedRegion region(label);
   check(arguments);
   if (arguments.x.size() == 0) return;

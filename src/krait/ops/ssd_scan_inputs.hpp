@@ -27,6 +27,18 @@ struct TokenRange {
   std::int64_t end = 0;
 };
 
+/// D by head and channel; a skip per head has stride 0 along the channels.
+template <class V, class Arguments>
+Strided<const V, 2> skip_of(const Arguments& a) {
+  Strided<const V, 2> skip(a.D_per_channel);
+  if (!is_absent(a.D)) {
+    skip.data = a.D.data();
+    skip.stride[0] = static_cast<std::int64_t>(a.D.stride(0));
+    skip.stride[1] = 0;
+  }
+  return skip;
+}
+
 template <Scalar T, class Exec>
 struct ScanInputs {
   using V = accumulator_t<T>;
@@ -35,7 +47,7 @@ struct ScanInputs {
   MixedTensor<T, 3, Exec> dt;
   MixedTensor<T, 4, Exec> initial_states;
   Strided<const V, 1> A, dt_bias;
-  Strided<const V, 2> D;  ///< a skip per head has stride 0 along the channels
+  Strided<const V, 2> D;  ///< see skip_of()
   Strided<const std::int64_t, 1> dt_map, out_map;
   const Run* runs;
   const std::int64_t* run_offsets;
@@ -57,7 +69,7 @@ struct ScanInputs {
         initial_states(a.initial_states),
         A(a.A),
         dt_bias(a.dt_bias),
-        D(a.D_per_channel),
+        D(skip_of<V>(a)),
         dt_map(a.dt_map),
         out_map(a.out_map),
         rule{static_cast<V>(plan.options().dt_min), static_cast<V>(plan.options().dt_max), plan.options().dt_softplus},
@@ -70,11 +82,6 @@ struct ScanInputs {
         head_dim(static_cast<int>(plan.shape().head_dim)),
         d_state(static_cast<int>(plan.shape().d_state)),
         tf32(plan.options().tf32) {
-    if (!is_absent(a.D)) {
-      D.data = a.D.data();
-      D.stride[0] = static_cast<std::int64_t>(a.D.stride(0));
-      D.stride[1] = 0;
-    }
     const auto device = table.template on<typename Exec::memory_space>();
     runs = device.runs.data();
     run_offsets = device.offsets.data();

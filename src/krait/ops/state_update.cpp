@@ -28,7 +28,7 @@ struct Problem {
   impl::Strided<T, 4> out;
   MixedTensor<T, 3, Exec> dt;
   impl::Strided<const V, 1> A, dt_bias;
-  impl::Strided<const V, 2> D;  ///< a skip per head has stride 0 along the channels
+  impl::Strided<const V, 2> D;  ///< see skip_of()
   impl::Strided<const std::int64_t, 1> state_map;
   tile::StepRule<V> rule;
   std::int64_t batch, length, heads, head_dim, d_state, heads_per_group, first_head;
@@ -43,7 +43,7 @@ struct Problem {
         dt(a.dt),
         A(a.A),
         dt_bias(a.dt_bias),
-        D(a.D_per_channel),
+        D(impl::skip_of<V>(a)),
         state_map(a.state_map),
         rule{static_cast<V>(options.dt_min), static_cast<V>(options.dt_max), options.dt_softplus},
         batch(shape.batch),
@@ -52,12 +52,7 @@ struct Problem {
         head_dim(shape.head_dim),
         d_state(shape.d_state),
         heads_per_group(options.heads_per_group),
-        first_head(options.first_head) {
-    if (is_absent(a.D)) return;
-    D.data = a.D.data();
-    D.stride[0] = static_cast<std::int64_t>(a.D.stride(0));
-    D.stride[1] = 0;
-  }
+        first_head(options.first_head) {}
 
   /// Which state a row continues; negative for padding.
   [[nodiscard]] KOKKOS_FUNCTION std::int64_t state_of(std::int64_t row) const {
@@ -268,8 +263,7 @@ void state_update(const Exec& exec, const StateUpdateArguments<T, Exec>& argumen
   check(arguments, shape);
   const Problem<T, Exec> problem(arguments, shape, options);
   const bool by_rows = impl::is_host_execution<Exec> && have_unit_rows(problem);
-  const std::string label =
-      impl::operator_label<T>(function, by_rows ? "host" : (impl::is_host_execution<Exec> ? "host_strided" : "device"));
+  const std::string label = impl::operator_label<T>(function, impl::path_of_rows<Exec>(by_rows));
   const Kokkos::Profiling::ScopedRegion region(label);
   if (shape.batch == 0 || shape.length == 0) return;
 

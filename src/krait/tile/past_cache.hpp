@@ -15,6 +15,10 @@
 
 namespace krait::tile {
 
+/// From so many bytes on, the last level of caches as machines have it, a host writes a tensor past its caches: it
+/// would not stay there until somebody reads it, and a store through the cache loads first what it overwrites.
+inline constexpr std::int64_t past_cache_bytes = std::int64_t{32} << 20;
+
 /// to[k] = from[k] for k < count, of memory that does not overlap. On a host with Highway past the caches, if it is not
 /// too short for that; finish_past_cache() has to follow.
 template <class T>
