@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 # krait_add_test(NAME <room_topic> SOURCES <files> [RANKS 1 2 3 4] [THREADS <n>] [TIMEOUT <s>] [LABELS ...])
-# One program krait_test_<name>, one ctest test per rank count. Without MPI only rank count 1 is registered.
+# One program krait_test_<name>, one ctest test per rank count. Without MPI only rank count 1 is registered. Compiling
+# takes longer than running, so that a release's tests are optimised less than what they test.
 function(krait_add_test)
   cmake_parse_arguments(ARG "" "NAME;THREADS;TIMEOUT" "SOURCES;RANKS;LABELS" ${ARGN})
   if(NOT ARG_RANKS)
@@ -18,6 +19,7 @@ function(krait_add_test)
   if(COMMAND krait_warnings)
     krait_warnings(${target})
   endif()
+  target_compile_options(${target} PRIVATE $<$<AND:$<CONFIG:Release>,$<CXX_COMPILER_ID:GNU,Clang,AppleClang>>:-O1>)
   krait_kokkos_sources(${target})
   krait_run_test(${ARG_NAME} AS ${ARG_NAME} RANKS ${ARG_RANKS} THREADS ${ARG_THREADS} TIMEOUT ${ARG_TIMEOUT}
                  LABELS ${ARG_LABELS})

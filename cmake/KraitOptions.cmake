@@ -18,6 +18,7 @@ option(Krait_ENABLE_GPU_AWARE_MPI "Default of the run-time switch: hand device m
 
 option(Krait_ENABLE_PROGRAMS "Build and install the programs (krait-plan)" ${PROJECT_IS_TOP_LEVEL})
 option(Krait_ENABLE_TESTS "Build the unit tests" ${PROJECT_IS_TOP_LEVEL})
+option(Krait_ENABLE_COMMON_TESTS "Build also the tests that no backend changes: headers by themselves, emulated warps" ON)
 option(Krait_ENABLE_PERF_TESTS "Build the benchmarks" OFF)
 option(Krait_ENABLE_EXAMPLES "Build the examples" ${PROJECT_IS_TOP_LEVEL})
 option(Krait_ENABLE_DOCS "Build the documentation pages" OFF)
