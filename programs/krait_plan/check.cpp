@@ -88,7 +88,7 @@ std::vector<Shape> grid_shapes() {
 std::vector<Options> grid_cases(const SequenceOperatorConfig& config, int number) {
   std::vector<Options> cases;
   int turn = number;
-  for (const std::int64_t length : {1024, 4096, 16384}) {
+  for (const std::int64_t length : {1024, 2048, 4096, 8192, 16384}) {
     Options options;
     options.config = config;
     options.length = length;
@@ -96,11 +96,6 @@ std::vector<Options> grid_cases(const SequenceOperatorConfig& config, int number
     options.backward = turn / 2 % 2 == 0;
     cases.push_back(options);
     ++turn;
-  }
-  if (config.heads < 16) {
-    cases.push_back(cases.back());
-    cases.back().length = 32768;
-    cases.back().backward = false;
   }
   return cases;
 }
@@ -140,7 +135,7 @@ bool Check::exact(const Measurement& of) const {
 }
 
 Machine calibrate(const Communicator& world, const Options& options) {
-  return krait::calibrate(Exec(), world, options.config);
+  return krait::calibrate(Exec(), world, options.config, options.length / world.size());
 }
 
 Check check(const Communicator& world, const Options& options) {
@@ -152,9 +147,7 @@ std::vector<Check> check_grid(const Communicator& world, const std::function<voi
   if (world.size() < 2)
     throw krait::ConfigError("--check-grid on one rank, where there is nothing to choose; use mpirun");
   std::vector<int> counts;
-  for (const int ranks : {2, 3})
-    if (ranks < world.size()) counts.push_back(ranks);
-  for (int ranks = 4; ranks < world.size(); ranks *= 2) counts.push_back(ranks);
+  for (int ranks = 2; ranks < world.size(); ranks *= 2) counts.push_back(ranks);
   counts.push_back(world.size());
   std::vector<Check> checks;
   for (const int ranks : counts) {
@@ -162,9 +155,8 @@ std::vector<Check> check_grid(const Communicator& world, const std::function<voi
     if (world.rank() < ranks) {
       int number = ranks;
       for (const Shape& shape : grid_shapes()) {
-        const Machine machine = krait::calibrate(Exec(), some, shape.config);
         for (const Options& options : grid_cases(shape.config, number++)) {
-          checks.push_back(check_on(some, machine, shape.name, options));
+          checks.push_back(check_on(some, calibrate(some, options), shape.name, options));
           if (world.rank() == 0) done(checks.back());
         }
       }

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <utility>
 
 #include <krait/comm/collectives.hpp>
 #include <krait/comm/point_to_point.hpp>
@@ -17,12 +18,11 @@
 namespace krait {
 namespace {
 
-/// Seconds of one call: the shortest of a few after a first one that is not counted, as a machine's other users only
+/// Seconds of one call: the shortest of `calls` after a first one that is not counted, as a machine's other users only
 /// ever add to a time; each from a barrier to a barrier, so that ranks which take turns on a core count all turns.
 /// Equal on all ranks.
 template <class Exec, class Call>
-double seconds_of(const Exec& exec, const Communicator& comm, const Call& call) {
-  constexpr int calls = 7;
+double seconds_of(const Exec& exec, const Communicator& comm, const Call& call, int calls = 7) {
   call();
   exec.fence("krait::calibrate: warm");
   const Kokkos::View<double*, Kokkos::HostSpace> seconds("krait::calibrate::seconds", calls);
@@ -47,16 +47,39 @@ Filled<V, Exec> zeros(const Exec& exec, Extents... extents) {
   return Filled<V, Exec>(Kokkos::view_alloc(exec, "krait::calibrate::data"), static_cast<std::size_t>(extents)...);
 }
 
-/// The rates of an operator's steps, on whole groups of heads, as many as keep all threads busy.
+/// The small problem that stands for a rank's share of a layer.
+struct Trial {
+  SequenceOperatorConfig config;
+  std::int64_t tokens;
+  int calls;  ///< more of what is short: noise does not shrink with it
+
+  /// The heads of the layer, but not more than are enough to tell, and more where they would leave threads idle. As many
+  /// tokens as asked for, as far as they can be had in a time that nobody minds; without a wish as many as that.
+  Trial(SequenceOperatorConfig of, std::int64_t asked, int threads) : config(std::move(of)) {
+    constexpr double operations_of_call = 0x1p29;
+    constexpr std::int64_t most_heads = 32;
+    const std::int64_t least_heads = 4 * std::int64_t{threads};
+    const std::int64_t most = std::max(most_heads, least_heads);
+    const std::int64_t group = std::min(config.heads / config.groups, most);
+    config.groups = std::clamp((least_heads + group - 1) / group, std::min(config.groups, most / group), most);
+    config.heads = group * config.groups;
+    const std::int64_t enough = std::clamp<std::int64_t>(std::llround(operations_of_call / of_token()), 1024, 8192);
+    tokens = asked > 0 ? std::min(asked, enough) : enough;
+    const double part = operations() / operations_of_call;
+    calls = std::clamp(static_cast<int>(7 / part), 7, 49);
+  }
+
+  [[nodiscard]] double of_token() const {
+    return 4.0 * static_cast<double>(config.heads * config.head_dim * config.d_state);
+  }
+  [[nodiscard]] double operations() const { return of_token() * static_cast<double>(tokens); }
+};
+
+/// The rates of an operator's steps.
 template <class Exec>
-void time_steps(const Exec& exec, const Communicator& comm, SequenceOperatorConfig config, Machine& machine) {
-  constexpr double operations_of_call = 0x1p29;
-  const std::int64_t wanted = std::clamp<std::int64_t>(4 * exec.concurrency(), 16, 128);
-  const std::int64_t group = std::min(config.heads / config.groups, wanted);
-  config.groups = (wanted + group - 1) / group;
-  config.heads = group * config.groups;
-  const auto of_token = 4.0 * static_cast<double>(config.heads * config.head_dim * config.d_state);
-  const std::int64_t tokens = std::clamp<std::int64_t>(std::llround(operations_of_call / of_token), 1024, 8192);
+void time_steps(const Exec& exec, const Communicator& comm, const Trial& of, Machine& machine) {
+  const SequenceOperatorConfig& config = of.config;
+  const std::int64_t tokens = of.tokens;
 
   const impl::TrialParameters<Exec> trial(config, Decay::slow);
   const auto parameters = trial.views();
@@ -91,9 +114,9 @@ void time_steps(const Exec& exec, const Communicator& comm, SequenceOperatorConf
                                                                       steps.backward_scratch_bytes());
   gradients.scratch = scratch;
   const SequenceRuns runs = SequenceRuns::whole_rows(1, tokens);
-  const double operations = of_token * static_cast<double>(tokens);
+  const double operations = of.operations();
   const double pass = static_cast<double>(tokens * channels) * sizeof(float);
-  const auto rate = [&](double work, const auto& call) { return work / seconds_of(exec, comm, call); };
+  const auto rate = [&](double work, const auto& call) { return work / seconds_of(exec, comm, call, of.calls); };
   machine.conv_bandwidth = rate(2 * pass, [&] { steps.convolve(exec, parameters, tensors, runs); });
   machine.scan_flops = rate(operations, [&] { steps.scan(exec, parameters, tensors, runs); });
   machine.summary_flops = rate(operations, [&] { steps.summarize(exec, parameters, tensors, maps, runs); });
@@ -102,12 +125,14 @@ void time_steps(const Exec& exec, const Communicator& comm, SequenceOperatorConf
       rate(3 * pass, [&] { steps.convolve_backward(exec, parameters, {}, gradients, runs); });
 }
 
+/// Of copies as large as the tensors of the trial, as it makes a difference whether they stay in caches.
 template <class Exec>
-double seconds_per_byte_of_copy(const Exec& exec, const Communicator& comm) {
-  constexpr std::int64_t elements = std::int64_t{1} << 23;
+double seconds_per_byte_of_copy(const Exec& exec, const Communicator& comm, const Trial& of) {
+  const std::int64_t elements = std::min(std::int64_t{1} << 23, of.tokens * of.config.input_width());
   const auto from = zeros<float*, Exec>(exec, elements);
   const auto to = zeros<float*, Exec>(exec, elements);
-  return seconds_of(exec, comm, [&] { Kokkos::deep_copy(exec, to, from); }) / (2.0 * elements * sizeof(float));
+  return seconds_of(exec, comm, [&] { Kokkos::deep_copy(exec, to, from); }, of.calls) /
+         (2.0 * static_cast<double>(elements) * sizeof(float));
 }
 
 template <class Exec>
@@ -125,12 +150,14 @@ double seconds_per_message(const Exec& exec, const Communicator& comm) {
 }
 
 template <class Exec>
-double seconds_per_byte_sent(const Exec& exec, const Communicator& comm, double latency) {
+double seconds_per_byte_sent(const Exec& exec, const Communicator& comm, const Trial& of, double latency) {
   const std::int64_t ranks = comm.size();
-  const std::int64_t block = std::max<std::int64_t>(1 << 12, (std::int64_t{1} << 21) / ranks);
+  const std::int64_t elements = std::min(std::int64_t{1} << 21, of.tokens * of.config.input_width());
+  const std::int64_t block = std::max<std::int64_t>(1 << 12, elements / ranks);
   const auto from = zeros<float*, Exec>(exec, block * ranks);
   const auto to = zeros<float*, Exec>(exec, block * ranks);
-  const double seconds = seconds_of(exec, comm, [&] { comm::all_to_all(exec, comm, from, to).wait_on(exec); });
+  const double seconds =
+      seconds_of(exec, comm, [&] { comm::all_to_all(exec, comm, from, to).wait_on(exec); }, of.calls);
   const auto others = static_cast<double>(ranks - 1);
   // What the messages cost however short is counted apart, but a part of the time is always that of the bytes.
   return std::max(seconds - others * latency, 0.5 * seconds) / (others * static_cast<double>(block) * sizeof(float));
@@ -159,21 +186,24 @@ void Machine::validate() const {
 }
 
 template <class Exec>
-Machine calibrate(const Exec& exec, const Communicator& comm, const SequenceOperatorConfig& config) {
+Machine calibrate(const Exec& exec, const Communicator& comm, const SequenceOperatorConfig& config,
+                  std::int64_t tokens) {
   const Kokkos::Profiling::ScopedRegion region("krait::calibrate");
   config.validate();
+  KRAIT_REQUIRE(ConfigError, tokens >= 0, "krait::calibrate: tokens is ", tokens, ", expected at least 0");
   Machine machine;
-  time_steps(exec, comm, config, machine);
-  machine.memory_bandwidth = 1 / seconds_per_byte_of_copy(exec, comm);
+  const Trial trial(config, tokens, exec.concurrency());
+  time_steps(exec, comm, trial, machine);
+  machine.memory_bandwidth = 1 / seconds_per_byte_of_copy(exec, comm, trial);
   if (comm.size() > 1) {
     machine.latency = seconds_per_message(exec, comm);
-    machine.network_bandwidth = 1 / seconds_per_byte_sent(exec, comm, machine.latency);
+    machine.network_bandwidth = 1 / seconds_per_byte_sent(exec, comm, trial, machine.latency);
   }
   return machine;
 }
 
 #define KRAIT_INSTANTIATE(EXEC) \
-  template Machine calibrate<EXEC>(const EXEC&, const Communicator&, const SequenceOperatorConfig&);
+  template Machine calibrate<EXEC>(const EXEC&, const Communicator&, const SequenceOperatorConfig&, std::int64_t);
 KRAIT_FOR_EACH_SPACE(KRAIT_INSTANTIATE)
 
 }  // namespace krait

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <Kokkos_Core.hpp>
+#include <cstdint>
 #include <utility>
 #include <vector>
 
@@ -43,9 +44,13 @@ struct Machine {
 /// for bit. One rank alone keeps the default network. Waits for `exec`, and allocates; its messages appear in the
 /// communicator's counters.
 ///
-/// \param config  whose heads of a group, head_dim, d_state, d_conv and chunk_size the small problem has, in float:
-/// rates depend on them
+/// \param config  whose heads (32 of them at most, more with many threads), groups, head_dim, d_state, d_conv and
+/// chunk_size the small problem has, in float: rates depend on them
+/// \param tokens  of a rank's share that the rates are for: those of a share that stays in caches are higher, and steps
+/// of a few tokens have lower ones. 0, or more than a small problem has: a share that is larger than caches
+/// \throws ConfigError for an invalid config, or tokens below 0
 template <class Exec>
-Machine calibrate(const Exec& exec, const Communicator& comm, const SequenceOperatorConfig& config = {.heads = 64});
+Machine calibrate(const Exec& exec, const Communicator& comm, const SequenceOperatorConfig& config = {.heads = 64},
+                  std::int64_t tokens = 0);
 
 }  // namespace krait
