@@ -84,14 +84,14 @@ std::vector<Shape> grid_shapes() {
   return shapes;
 }
 
-/// Lengths with layouts and directions in turn; the next number begins with another one.
-std::vector<Options> grid_cases(const SequenceOperatorConfig& config, int number) {
+/// Shares of a rank, with layouts and directions in turn; the next number begins with another one.
+std::vector<Options> grid_cases(const SequenceOperatorConfig& config, int ranks, int number) {
   std::vector<Options> cases;
   int turn = number;
-  for (const std::int64_t length : {1024, 2048, 4096, 8192, 16384}) {
+  for (const std::int64_t share : {512, 1024, 2048, 4096, 8192}) {
     Options options;
     options.config = config;
-    options.length = length;
+    options.length = share * ranks;
     options.layout = turn % 2 == 0 ? LayoutKind::contiguous : LayoutKind::zigzag;
     options.backward = turn / 2 % 2 == 0;
     cases.push_back(options);
@@ -155,7 +155,7 @@ std::vector<Check> check_grid(const Communicator& world, const std::function<voi
     if (world.rank() < ranks) {
       int number = ranks;
       for (const Shape& shape : grid_shapes()) {
-        for (const Options& options : grid_cases(shape.config, number++)) {
+        for (const Options& options : grid_cases(shape.config, ranks, number++)) {
           checks.push_back(check_on(some, calibrate(some, options), shape.name, options));
           if (world.rank() == 0) done(checks.back());
         }

@@ -145,7 +145,8 @@ Options parse_options(int argc, const char* const* argv) {
           {&Machine::scan_flops, &Machine::scan_backward_flops, &Machine::summary_flops});
   if (memory_bandwidth > 0)
     scale(machine, memory_bandwidth / machine.memory_bandwidth,
-          {&Machine::memory_bandwidth, &Machine::conv_bandwidth, &Machine::conv_backward_bandwidth});
+          {&Machine::memory_bandwidth, &Machine::pack_bandwidth, &Machine::conv_bandwidth,
+           &Machine::conv_backward_bandwidth});
   if (bandwidth > 0) machine.network_bandwidth = bandwidth;
   if (latency > 0) machine.latency = latency;
 
@@ -196,8 +197,9 @@ std::string help_text() {
          "  --threads N              threads among which the scan shares rows and heads (1)\n"
          "  --machine FILE           as --calibrate prints it; the options below come on top\n"
          "  --flops X                operations per second of the scan; of backward and summary in proportion (5e11)\n"
-         "  --memory-bandwidth X     bytes per second of a copy, read and written ones; of the convolution in\n"
-         "                           proportion (5e10)\n"
+         "  --memory-bandwidth X     bytes per second of a copy, read and written ones; of packing and the "
+         "convolution\n"
+         "                           in proportion (5e10)\n"
          "  --bandwidth X            bytes per second sent (1e10)\n"
          "  --latency X              seconds that a message costs (5e-6)\n"
          "runs on this machine, under mpirun, in float\n"

@@ -633,6 +633,31 @@ TEST(Planner, NothingToDoTakesNothing) {
 
 // ---- the machine ----
 
+TEST(Planner, PackingIsWhatTokensForHeadsCost) {
+  const krait::Machine machine{.scan_flops = 1e30,
+                               .scan_backward_flops = 1e30,
+                               .summary_flops = 1e30,
+                               .memory_bandwidth = 1e30,
+                               .pack_bandwidth = 1e9,
+                               .network_bandwidth = 1e30,
+                               .latency = 1e-30};
+  const Workload work = workload(nemotron_h_8b, Sharding::contiguous(8, 1 << 16));
+  // 8 groups on 8 ranks: read and written once on either side of the layer.
+  const double columns = 2 * (128 * 64 + 2 * 8 * 128 + 128) + 2 * 128 * 64;
+  const double bytes = columns * static_cast<double>(work.scalar_bytes * work.batch * ((1 << 16) / 8));
+  EXPECT_NEAR(find(Planner(machine).predict(work), "hidden_parallel").seconds * 1e9 / bytes, 1, 1e-9);
+}
+
+TEST(Machine, CalibrationForAShareOfAnySize) {
+  const Kokkos::DefaultExecutionSpace exec;
+  const auto world = krait::Communicator::world(exec);
+  const SequenceOperatorConfig config{.heads = 3, .head_dim = 5, .groups = 1, .d_state = 7};
+  for (const std::int64_t tokens : {1, 3, 100})
+    EXPECT_NO_THROW(krait::calibrate(exec, world, config, tokens).validate()) << tokens;
+  EXPECT_THAT([&] { krait::calibrate(exec, world, config, -1); },
+              ThrowsMessage<ConfigError>(HasSubstr("krait::calibrate: tokens is -1, expected at least 0")));
+}
+
 TEST(Machine, CalibrationIsEqualOnAllRanksAndPlausible) {
   const Kokkos::DefaultExecutionSpace exec;
   const auto world = krait::Communicator::world(exec);

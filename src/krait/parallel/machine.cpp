@@ -12,6 +12,9 @@
 #include <krait/core/error.hpp>
 #include <krait/core/instantiate.hpp>
 #include <krait/core/runs.hpp>
+#include <krait/layout/head_partition.hpp>
+#include <krait/layout/redistribution.hpp>
+#include <krait/layout/sequence_layout.hpp>
 #include <krait/parallel/conv_scan.hpp>
 #include <krait/parallel/trial_data.hpp>
 
@@ -53,8 +56,8 @@ struct Trial {
   std::int64_t tokens;
   int calls;  ///< more of what is short: noise does not shrink with it
 
-  /// The heads of the layer, but not more than are enough to tell, and more where they would leave threads idle. As many
-  /// tokens as asked for, as far as they can be had in a time that nobody minds; without a wish as many as that.
+  /// The heads of the layer, but not more than are enough to tell, and more where they would leave threads idle. As
+  /// many tokens as asked for, as far as they can be had in a time that nobody minds; without a wish as many as that.
   Trial(SequenceOperatorConfig of, std::int64_t asked, int threads) : config(std::move(of)) {
     constexpr double operations_of_call = 0x1p29;
     constexpr std::int64_t most_heads = 32;
@@ -131,7 +134,8 @@ double seconds_per_byte_of_copy(const Exec& exec, const Communicator& comm, cons
   const std::int64_t elements = std::min(std::int64_t{1} << 23, of.tokens * of.config.input_width());
   const auto from = zeros<float*, Exec>(exec, elements);
   const auto to = zeros<float*, Exec>(exec, elements);
-  return seconds_of(exec, comm, [&] { Kokkos::deep_copy(exec, to, from); }, of.calls) /
+  return seconds_of(
+             exec, comm, [&] { Kokkos::deep_copy(exec, to, from); }, of.calls) /
          (2.0 * static_cast<double>(elements) * sizeof(float));
 }
 
@@ -163,6 +167,37 @@ double seconds_per_byte_sent(const Exec& exec, const Communicator& comm, const T
   return std::max(seconds - others * latency, 0.5 * seconds) / (others * static_cast<double>(block) * sizeof(float));
 }
 
+/// Tokens for heads and back, less what the messages take: the packing is kernels that read rows in parts, and more
+/// than a copy where what they read comes from another rank's core.
+template <class Exec>
+double seconds_per_byte_packed(const Exec& exec, const Communicator& comm, const Trial& of, const Machine& machine) {
+  const SequenceOperatorConfig& config = of.config;
+  const SequenceLayout layout = SequenceLayout::contiguous(comm, of.tokens * comm.size());
+  const HeadPartition heads(comm.place(), {config.heads, config.head_dim, config.groups, config.d_state},
+                            Divisibility::uneven);
+  const Redistribution<float, Exec> enter(layout, heads.projection_sections(false), 1);
+  const Redistribution<float, Exec> leave(layout, heads.inner_sections(), 1);
+  const auto in = zeros<float***, Exec>(exec, 1, of.tokens, enter.width());
+  const auto out = zeros<float***, Exec>(exec, 1, of.tokens, leave.width());
+  const auto tokens_side = zeros<float*, Exec>(exec, enter.sequence_buffer_size());
+  const auto heads_side = zeros<float*, Exec>(exec, enter.heads_buffer_size());
+  const double seconds = seconds_of(
+      exec, comm,
+      [&] {
+        enter.enter(exec, comm, in, tokens_side, heads_side).request.wait_on(exec);
+        leave.send_to_sequence(exec, comm, heads_side, tokens_side).wait_on(exec);
+        leave.unpack(exec, tokens_side, out);
+      },
+      of.calls);
+  const auto packed = static_cast<double>(enter.sequence_buffer_size()) * sizeof(float);
+  const auto unpacked = static_cast<double>(of.tokens * leave.width()) * sizeof(float);
+  const double others = comm.size() - 1;
+  const double sent =
+      2 * others * machine.latency + (packed + unpacked) * others / comm.size() / machine.network_bandwidth;
+  const double moved = static_cast<double>(of.tokens * enter.width()) * sizeof(float) + packed + 2 * unpacked;
+  return std::max(seconds - sent, 0.25 * seconds) / moved;
+}
+
 }  // namespace
 
 const std::vector<Machine::Member>& Machine::members() {
@@ -170,6 +205,7 @@ const std::vector<Machine::Member>& Machine::members() {
                                           {"scan_backward_flops", &Machine::scan_backward_flops},
                                           {"summary_flops", &Machine::summary_flops},
                                           {"memory_bandwidth", &Machine::memory_bandwidth},
+                                          {"pack_bandwidth", &Machine::pack_bandwidth},
                                           {"conv_bandwidth", &Machine::conv_bandwidth},
                                           {"conv_backward_bandwidth", &Machine::conv_backward_bandwidth},
                                           {"network_bandwidth", &Machine::network_bandwidth},
@@ -195,9 +231,11 @@ Machine calibrate(const Exec& exec, const Communicator& comm, const SequenceOper
   const Trial trial(config, tokens, exec.concurrency());
   time_steps(exec, comm, trial, machine);
   machine.memory_bandwidth = 1 / seconds_per_byte_of_copy(exec, comm, trial);
+  machine.pack_bandwidth = machine.memory_bandwidth;
   if (comm.size() > 1) {
     machine.latency = seconds_per_message(exec, comm);
     machine.network_bandwidth = 1 / seconds_per_byte_sent(exec, comm, trial, machine.latency);
+    machine.pack_bandwidth = 1 / seconds_per_byte_packed(exec, comm, trial, machine);
   }
   return machine;
 }

@@ -21,6 +21,8 @@ struct Machine {
   double summary_flops = scan_flops / 0.45;
   /// Bytes per second of a copy, read and written ones counted.
   double memory_bandwidth = 5e10;
+  /// The same of packing tokens for heads, and of unpacking them.
+  double pack_bandwidth = memory_bandwidth;
   /// The same of the convolution, which reads and writes its channels, and of its backward, which reads them twice.
   double conv_bandwidth = memory_bandwidth;
   double conv_backward_bandwidth = memory_bandwidth;
@@ -40,9 +42,9 @@ struct Machine {
 };
 
 /// Measures the machine in a few seconds: the steps of an operator on a small problem, a copy, messages of a few bytes
-/// around the ring, and an all-to-all; the shortest of the slowest rank's times. Collective; equal on all ranks, bit
-/// for bit. One rank alone keeps the default network. Waits for `exec`, and allocates; its messages appear in the
-/// communicator's counters.
+/// around the ring, an all-to-all, and an exchange of tokens for heads; the shortest of the slowest rank's times.
+/// Collective; equal on all ranks, bit for bit. One rank alone keeps the default network. Waits for `exec`, and
+/// allocates; its messages appear in the communicator's counters.
 ///
 /// \param config  whose heads (32 of them at most, more with many threads), groups, head_dim, d_state, d_conv and
 /// chunk_size the small problem has, in float: rates depend on them

@@ -22,6 +22,11 @@ constexpr double conv_passes_backward = 3;
 constexpr double apply_passes = 3;
 /// The same when two maps are composed into the window and into the prefix of a segment.
 constexpr double compose_passes = 6;
+/// Of the states of a segment beside that. Forward: its summary is written, what enters is read, and copied to be kept.
+/// Backward: that is copied back and read, the summary of gradients is written, what arrives is put where the scan
+/// reads it, and read.
+constexpr double state_passes_forward = 2;
+constexpr double state_passes_backward = 2 + 3 + 4;
 
 /// What can be counted, with room for a few more factors below 2^63.
 constexpr double most_bytes = 0x1p58;
@@ -288,7 +293,7 @@ Prediction hidden_parallel(const Model& model) {
     // What is packed, and unpacked, is read and written.
     std::int64_t columns = in + packed + 2 * out;
     if (backward) columns += (lean ? in + packed : 0) + 2 * out + packed + in;
-    result.seconds += model.copy_seconds(static_cast<double>(model.number() * tokens * columns));
+    result.seconds += static_cast<double>(model.number() * tokens * columns) / model.machine.pack_bandwidth;
   }
   Sent sent(model.sharding.ranks());
   for (const Sent& exchange : exchanges) {
@@ -454,6 +459,8 @@ Prediction state_passing(const Model& model, StateExchange exchange) {
                                                                  : chain(model);
   result.seconds += states.seconds + model.summary_seconds(/*descending=*/false);
   if (model.work.backward) result.seconds += states.seconds + model.summary_seconds(/*descending=*/true);
+  result.seconds += model.copy_seconds((state_passes_forward + (model.work.backward ? state_passes_backward : 0)) *
+                                       static_cast<double>(model.sharding.most_segments() * model.state_bytes()));
 
   const BothWays rows = halo(model);
   Sent sent(model.sharding.ranks());
