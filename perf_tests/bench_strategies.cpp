@@ -37,6 +37,7 @@ constexpr const char* usage =
     "  --layout K     contiguous (default) or zigzag\n"
     "  --decay K      initialised (default) or slow\n"
     "  --backward     forward and backward\n"
+    "  --head-blocks N   in which states travel (by default one or two)\n"
     "  --rounds N     of which the median counts (3)\n"
     "  --json         an array of objects instead of the table\n"
     "  --help         this text\n"
@@ -79,6 +80,8 @@ Options parse(int argc, char** argv) {
       options.config.groups = number();
     else if (name == "--d-state")
       options.config.d_state = number();
+    else if (name == "--head-blocks")
+      options.config.head_blocks = number();
     else if (name == "--length")
       options.length = number();
     else if (name == "--rounds")

@@ -278,12 +278,16 @@ class StatePassingVolumes {
   }
   void states(StateExchange exchange, std::int64_t batch, bool backward) {
     using krait::impl::ChainDirection;
+    const std::int64_t blocks = std::max<std::int64_t>(1, config_.head_blocks);
     for (int r = 0; r < layout_.ranks(); ++r) {
-      const auto counts = krait::impl::state_exchange_counts(
-          exchange, owners_, {r, layout_.ranks()}, backward ? ChainDirection::descending : ChainDirection::ascending,
-          {.rows = batch, .heads = config_.heads, .state_size = config_.head_dim * config_.d_state}, 4);
-      bytes_[static_cast<std::size_t>(r)] += counts.bytes_sent;
-      messages_[static_cast<std::size_t>(r)] += counts.messages_sent;
+      for (std::int64_t k = 0; k < blocks; ++k) {
+        const std::int64_t heads = (k + 1) * config_.heads / blocks - k * config_.heads / blocks;
+        const auto counts = krait::impl::state_exchange_counts(
+            exchange, owners_, {r, layout_.ranks()}, backward ? ChainDirection::descending : ChainDirection::ascending,
+            {.rows = batch, .heads = heads, .state_size = config_.head_dim * config_.d_state}, 4);
+        bytes_[static_cast<std::size_t>(r)] += counts.bytes_sent;
+        messages_[static_cast<std::size_t>(r)] += counts.messages_sent;
+      }
     }
   }
   [[nodiscard]] std::int64_t bytes() const { return *std::max_element(bytes_.begin(), bytes_.end()); }
@@ -299,7 +303,7 @@ class StatePassingVolumes {
 };
 
 TEST(Planner, StatePassingSendsWhatTheStretchesSay) {
-  const auto config = shape(6, 40, 3, 150);  // states of a row are more than one message of the chain
+  auto config = shape(6, 40, 3, 150);  // states of a row are more than one message of the chain
   const std::int64_t batch = 3;
   for (const int ranks : {1, 2, 3, 5, 8}) {
     const Place place{0, ranks};
@@ -310,7 +314,8 @@ TEST(Planner, StatePassingSendsWhatTheStretchesSay) {
           SequenceLayout::zigzag(place, 64), SequenceLayout::zigzag_docs(place, {0, 30, 31, 33, 90}),
           SequenceLayout::explicit_tokens(place, stripes)}) {
       SCOPED_TRACE(layout.description());
-      for (const bool backward : {false, true}) {
+      for (const auto& [backward, blocks] : {std::pair(false, 1), std::pair(true, 1), std::pair(true, 4)}) {
+        config.head_blocks = blocks;
         Workload work = workload(config, Sharding::of(layout));
         work.batch = batch;
         work.backward = backward;

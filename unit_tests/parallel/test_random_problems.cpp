@@ -155,6 +155,7 @@ SequenceOperatorConfig draw_config(Dice& dice, const Limits& limits, int ranks) 
   if (!divides || dice.once_in(2)) config.divisibility = Divisibility::uneven;
   config.state_exchange = std::array{StateExchange::automatic, StateExchange::all_gather, StateExchange::doubling,
                                      StateExchange::chain}[static_cast<std::size_t>(dice(0, 3))];
+  if (dice.once_in(2)) config.head_blocks = dice(1, config.heads);
   return config;
 }
 
@@ -313,7 +314,7 @@ struct Problem {
     text << layout.description() << ", rows " << rows << ", documents " << documents.documents() << ", heads "
          << config.heads << ", head_dim " << config.head_dim << ", groups " << config.groups << ", d_state "
          << config.d_state << ", d_conv " << config.d_conv << ", chunk_size " << config.chunk_size << ", exchange "
-         << name_of(config.state_exchange);
+         << name_of(config.state_exchange) << ", head_blocks " << config.head_blocks;
     return text.str();
   }
 };

@@ -23,7 +23,7 @@ RequestState::RequestState(std::shared_ptr<CommState> comm, std::unique_ptr<Exch
   exchanges_.push_back(std::move(first));
   if (next_.empty()) return;
   comm_->progress->add(this);
-  if (queued()) advance();
+  comm_->progress->advance_all();
 }
 
 RequestState::~RequestState() { comm_->progress->remove(this); }
@@ -68,6 +68,7 @@ void RequestState::block() noexcept {
 }
 
 void RequestState::wait(const Reader& reader) {
+  comm_->progress->advance_all();
   const bool is_ordered = queued() && (reader.queue != nullptr || reader.is_instance_of(exchanges_.front()->ends()));
   if (is_ordered) {
     advance();

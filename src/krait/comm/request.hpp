@@ -22,8 +22,8 @@ struct Reader;
 /// all stages of an operation of several (reductions, exchanges of states) are enqueued when it starts, the kernels
 /// among them on its instance.
 ///
-/// While one request is waited for, the others of its communicator advance too; requests may be waited for in any
-/// order, also in another order on every rank.
+/// When one request is started or waited for, the others of its communicator advance too; requests may be waited for in
+/// any order, also in another order on every rank.
 class [[nodiscard]] Request {
  public:
   /// Nothing under way: wait() returns at once.

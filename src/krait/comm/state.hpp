@@ -32,11 +32,15 @@ struct CommLimits {
 };
 
 /// The requests under way of a communicator and of those split from it. A request of several stages starts its next
-/// stage only when somebody looks after it; whoever waits looks after all, so that ranks may wait in different orders.
+/// stage only when somebody looks after it; whoever starts one or waits for one looks after all, so that ranks may wait
+/// in different orders, and what they do between is not lost for those under way.
 class Progress {
  public:
   void add(RequestState* request) { requests_.push_back(request); }
   void remove(const RequestState* request) { std::erase(requests_, request); }
+
+  /// Starts the next stage of every request that can go on. Does not wait.
+  void advance_all();
 
   /// Returns when test() does.
   /// \param block  waits for the messages of the current stage; used when nothing else needs looking after
@@ -55,7 +59,6 @@ class Progress {
 
  private:
   [[nodiscard]] bool others_need_care(const RequestState* own) const;
-  void advance_all();
 
   std::vector<RequestState*> requests_;
 };

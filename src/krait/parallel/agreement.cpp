@@ -138,19 +138,22 @@ std::int64_t fingerprint(const DocumentMap& documents) {
 }
 
 void AgreedCall::operator()(const Communicator& group, const char* function, const SequenceLayout& layout,
-                            const DocumentMap& documents, const std::function<void()>& check) {
+                            const DocumentMap& documents, const std::function<void()>& check, const SharedValue* more) {
   if (group.size() == 1) return check();
   std::erase_if(agreed_, [](const Agreed& agreed) { return agreed.group.expired(); });
   const auto last = std::find_if(agreed_.begin(), agreed_.end(), [&group, function](const Agreed& agreed) {
     return agreed.function == function && agreed.group.lock() == group.state();
   });
   if (last != agreed_.end() && last->layout == layout && same_documents(last->documents, documents)) return check();
-  agree(group, function,
-        {{"rows", documents.rows()},
-         {"length", layout.length()},
-         {"the layout", fingerprint(layout)},
-         {"the documents", fingerprint(documents)}},
-        check);
+  std::vector<SharedValue> shared = {{"rows", documents.rows()},
+                                     {"length", layout.length()},
+                                     {"the layout", fingerprint(layout)},
+                                     {"the documents", fingerprint(documents)}};
+  if (more != nullptr) shared.push_back(*more);
+  agree(group, function, shared, [&] {
+    check();
+    if (more != nullptr) shared.back() = *more;
+  });
   if (last != agreed_.end()) agreed_.erase(last);
   agreed_.push_back({group.state(), function, layout, documents});
 }

@@ -25,6 +25,7 @@ struct SharedValue {
 /// steady state.
 ///
 /// \param function  name for the message, e.g. "krait::MambaMixer::forward"
+/// \param shared    their values are read after `check`
 void agree(const Communicator& group, const char* function, const std::vector<SharedValue>& shared,
            const std::function<void()>& check);
 
@@ -42,9 +43,10 @@ bool same_documents(const DocumentMap& a, const DocumentMap& b);
 /// those that have made other calls in other groups meanwhile.
 class AgreedCall {
  public:
+  /// \param more  what else must be the same on every rank, read after `check`; may be null
   /// \throws LayoutError on every rank when ranks come with different layouts or documents; what `check` throws
   void operator()(const Communicator& group, const char* function, const SequenceLayout& layout,
-                  const DocumentMap& documents, const std::function<void()>& check);
+                  const DocumentMap& documents, const std::function<void()>& check, const SharedValue* more = nullptr);
 
  private:
   struct Agreed {

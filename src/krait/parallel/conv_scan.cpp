@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <string>
+#include <utility>
 
 #include <krait/core/device_table.hpp>
 #include <krait/core/instantiate.hpp>
@@ -145,7 +146,7 @@ SsdScanOptions scan_options(const SequenceOperatorConfig& config, const HeadPart
 
 template <Scalar T, class Exec>
 ConvScan<T, Exec>::ConvScan(const Exec& exec, const SequenceOperatorConfig& config, const HeadPartition& partition,
-                            std::int64_t batch, std::int64_t length)
+                            std::int64_t batch, std::int64_t length, std::int64_t blocks)
     : config_(config),
       partition_(partition),
       batch_(batch),
@@ -157,8 +158,16 @@ ConvScan<T, Exec>::ConvScan(const Exec& exec, const SequenceOperatorConfig& conf
       conv_bias_(Kokkos::view_alloc(exec, Kokkos::WithoutInitializing, "krait::ConvScan::conv_bias"),
                  partition.conv_channels_local()),
       A_(Kokkos::view_alloc(exec, Kokkos::WithoutInitializing, "krait::ConvScan::A"), partition.heads()) {
-  if (partition.heads() > 0)
-    scan_.emplace(exec, scan_shape(config, partition, batch, length), scan_options(config, partition));
+  if (partition.heads() == 0) return;
+  for (std::int64_t k = 0; k < blocks; ++k) {
+    const Place place{static_cast<int>(partition.rank() * blocks + k), static_cast<int>(partition.ranks() * blocks)};
+    const HeadPartition part(place, partition.shape(), Divisibility::uneven);
+    blocks_.push_back({.first_head = part.heads_begin(part.rank()) - partition.heads_begin(partition.rank()),
+                       .heads = part.heads(),
+                       .first_group = part.groups_begin(part.rank()) - partition.groups_begin(partition.rank()),
+                       .groups = part.groups(),
+                       .scan = {exec, scan_shape(config, part, batch, length), scan_options(config, part)}});
+  }
 }
 
 template <Scalar T, class Exec>
@@ -191,7 +200,7 @@ void ConvScan<T, Exec>::run(const Exec& exec, const SequenceOperatorParameters<T
 template <Scalar T, class Exec>
 void ConvScan<T, Exec>::convolve(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
                                  const ConvScanTensors<T, Exec>& tensors, const SequenceRuns& runs) const {
-  if (!scan_) return;
+  if (blocks_.empty()) return;
   slice_parameters(exec, parameters);
   CausalConv1dArguments<T, Exec> convolution;
   convolution.x = columns(tensors.input, 0, partition_.conv_channels_local());
@@ -207,70 +216,75 @@ void ConvScan<T, Exec>::convolve(const Exec& exec, const SequenceOperatorParamet
 
 template <Scalar T, class Exec>
 void ConvScan<T, Exec>::scan(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
-                             const ConvScanTensors<T, Exec>& tensors, const SequenceRuns& runs) const {
-  if (!scan_) return;
-  const std::int64_t inner = partition_.d_inner_local();
-  const std::int64_t heads = partition_.heads();
-  const std::int64_t first = partition_.heads_begin(partition_.rank());
+                             const ConvScanTensors<T, Exec>& tensors, const SequenceRuns& runs,
+                             std::int64_t block) const {
+  if (blocks_.empty()) return;
+  const auto& [first_head, heads, first_group, groups, plan] = blocks_[static_cast<std::size_t>(block)];
+  const std::int64_t B = partition_.d_inner_local() + first_group * config_.d_state;
+  const std::int64_t first = partition_.heads_begin(partition_.rank()) + first_head;
   const Tensor<const T***, Exec> xBC = tensors.conv_out;
   SsdScanArguments<T, Exec> scan;
-  scan.x = blocks<const T, Exec>(xBC, 0, heads, config_.head_dim);
-  scan.B = blocks<const T, Exec>(xBC, inner, partition_.groups(), config_.d_state);
-  scan.C = blocks<const T, Exec>(xBC, inner + partition_.group_width_local(), partition_.groups(), config_.d_state);
-  scan.dt = columns(tensors.input, partition_.conv_channels_local(), heads);
-  scan.A = A_;
+  scan.x = blocks<const T, Exec>(xBC, first_head * config_.head_dim, heads, config_.head_dim);
+  scan.B = blocks<const T, Exec>(xBC, B, groups, config_.d_state);
+  scan.C = blocks<const T, Exec>(xBC, B + partition_.group_width_local(), groups, config_.d_state);
+  scan.dt = columns(tensors.input, partition_.conv_channels_local() + first_head, heads);
+  scan.A = slice(Tensor<const A*, Exec>(A_), first_head, heads);
   scan.D = slice(parameters.D, first, heads);
   scan.D_per_channel = slice(parameters.D_per_channel, first, heads);
   scan.dt_bias = slice(parameters.dt_bias, first, heads);
   scan.initial_states = tensors.states;
   scan.final_states = tensors.final_states;
-  scan.out = blocks<T, Exec>(tensors.out, 0, heads, config_.head_dim);
+  scan.out = blocks<T, Exec>(tensors.out, first_head * config_.head_dim, heads, config_.head_dim);
   scan.dt_map = tensors.map;
   scan.out_map = tensors.map;
-  ssd_scan(exec, *scan_, scan, runs);
+  ssd_scan(exec, plan, scan, runs);
 }
 
 template <Scalar T, class Exec>
 void ConvScan<T, Exec>::summarize(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
                                   const ConvScanTensors<T, Exec>& tensors, const ConvScanMaps<T, Exec>& maps,
-                                  const SequenceRuns& runs) const {
-  if (!scan_ || runs.host().empty()) return;
-  const std::int64_t heads = partition_.heads();
+                                  const SequenceRuns& runs, std::int64_t block) const {
+  if (blocks_.empty() || runs.host().empty()) return;
+  const auto& [first_head, heads, first_group, groups, plan] = blocks_[static_cast<std::size_t>(block)];
+  const std::int64_t B = partition_.d_inner_local() + first_group * config_.d_state;
+  const std::int64_t first = partition_.heads_begin(partition_.rank()) + first_head;
   const Tensor<const T***, Exec> xBC = tensors.conv_out;
   SsdScanSummaryArguments<T, Exec> summary;
-  summary.x = blocks<const T, Exec>(xBC, 0, heads, config_.head_dim);
-  summary.B = blocks<const T, Exec>(xBC, partition_.d_inner_local(), partition_.groups(), config_.d_state);
-  summary.dt = columns(tensors.input, partition_.conv_channels_local(), heads);
-  summary.A = A_;
-  summary.dt_bias = slice(parameters.dt_bias, partition_.heads_begin(partition_.rank()), heads);
+  summary.x = blocks<const T, Exec>(xBC, first_head * config_.head_dim, heads, config_.head_dim);
+  summary.B = blocks<const T, Exec>(xBC, B, groups, config_.d_state);
+  summary.dt = columns(tensors.input, partition_.conv_channels_local() + first_head, heads);
+  summary.A = slice(Tensor<const A*, Exec>(A_), first_head, heads);
+  summary.dt_bias = slice(parameters.dt_bias, first, heads);
   summary.dt_map = tensors.map;
   summary.initial_states = tensors.states;
   summary.slots = maps.slots;
   summary.own_states = maps.states;
   summary.log_alphas = maps.log_alpha;
-  ssd_scan_summarize(exec, *scan_, summary, runs);
+  ssd_scan_summarize(exec, plan, summary, runs);
 }
 
 template <Scalar T, class Exec>
 void ConvScan<T, Exec>::summarize_backward(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
                                            const ConvScanBackwardTensors<T, Exec>& tensors,
-                                           const ConvScanMaps<T, Exec>& maps, const SequenceRuns& runs) const {
-  if (!scan_ || runs.host().empty()) return;
-  const std::int64_t heads = partition_.heads();
+                                           const ConvScanMaps<T, Exec>& maps, const SequenceRuns& runs,
+                                           std::int64_t block) const {
+  if (blocks_.empty() || runs.host().empty()) return;
+  const auto& [first_head, heads, first_group, groups, plan] = blocks_[static_cast<std::size_t>(block)];
+  const std::int64_t C = partition_.d_inner_local() + partition_.group_width_local() + first_group * config_.d_state;
+  const std::int64_t first = partition_.heads_begin(partition_.rank()) + first_head;
   SsdScanSummaryBackwardArguments<T, Exec> summary;
-  summary.C = blocks<const T, Exec>(tensors.conv_out, partition_.d_inner_local() + partition_.group_width_local(),
-                                    partition_.groups(), config_.d_state);
-  summary.dt = columns(tensors.input, partition_.conv_channels_local(), heads);
-  summary.A = A_;
-  summary.dt_bias = slice(parameters.dt_bias, partition_.heads_begin(partition_.rank()), heads);
+  summary.C = blocks<const T, Exec>(tensors.conv_out, C, groups, config_.d_state);
+  summary.dt = columns(tensors.input, partition_.conv_channels_local() + first_head, heads);
+  summary.A = slice(Tensor<const A*, Exec>(A_), first_head, heads);
+  summary.dt_bias = slice(parameters.dt_bias, first, heads);
   summary.dt_map = tensors.map;
-  summary.dout = blocks<const T, Exec>(tensors.dout, 0, heads, config_.head_dim);
+  summary.dout = blocks<const T, Exec>(tensors.dout, first_head * config_.head_dim, heads, config_.head_dim);
   summary.out_map = tensors.map;
   summary.dfinal_states = tensors.dfinal_states;
   summary.slots = maps.slots;
   summary.own_gradients = maps.states;
   summary.log_alphas = maps.log_alpha;
-  ssd_scan_summarize_backward(exec, *scan_, summary, runs);
+  ssd_scan_summarize_backward(exec, plan, summary, runs);
 }
 
 template <Scalar T, class Exec>
@@ -293,7 +307,7 @@ std::size_t ConvScan<T, Exec>::backward_scratch_bytes(const SequenceOperatorConf
 
 template <Scalar T, class Exec>
 void ConvScan<T, Exec>::prepare_backward(const Exec& exec) {
-  if (!scan_ || backward_) return;
+  if (blocks_.empty() || backward_) return;
   backward_.emplace(exec, scan_shape(config_, partition_, batch_, length_), scan_options(config_, partition_),
                     partition_.conv_channels_local(), config_.d_conv);
 }

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <vector>
 
 #include <krait/core/mixed_tensor.hpp>
 #include <krait/core/runs.hpp>
@@ -88,8 +89,10 @@ struct ConvInputGradients {
 template <Scalar T, class Exec>
 class ConvScan {
  public:
+  /// \param blocks  of the rank's heads, which may then be scanned and summarized one by one; block k of n is the share
+  ///                that rank n r + k of n P ranks would have
   ConvScan(const Exec& exec, const SequenceOperatorConfig& config, const HeadPartition& partition, std::int64_t batch,
-           std::int64_t length);
+           std::int64_t length, std::int64_t blocks = 1);
 
   void run(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
            const ConvScanTensors<T, Exec>& tensors, const SequenceRuns& runs) const;
@@ -98,19 +101,20 @@ class ConvScan {
   /// \{
   void convolve(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
                 const ConvScanTensors<T, Exec>& tensors, const SequenceRuns& runs) const;
-  /// After convolve(), which also prepares the parameters.
+  /// After convolve(), which also prepares the parameters. States are those of the block's heads, here and below; input
+  /// and output are those of the rank.
   void scan(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
-            const ConvScanTensors<T, Exec>& tensors, const SequenceRuns& runs) const;
+            const ConvScanTensors<T, Exec>& tensors, const SequenceRuns& runs, std::int64_t block = 0) const;
   /// \}
 
   /// The map by which each of `runs` acts on what enters it; what its own state adds is part of E. After convolve().
   void summarize(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
-                 const ConvScanTensors<T, Exec>& tensors, const ConvScanMaps<T, Exec>& maps,
-                 const SequenceRuns& runs) const;
+                 const ConvScanTensors<T, Exec>& tensors, const ConvScanMaps<T, Exec>& maps, const SequenceRuns& runs,
+                 std::int64_t block = 0) const;
   /// The same of gradients that come from behind; what the gradient of its own final state adds is part of E.
   void summarize_backward(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
                           const ConvScanBackwardTensors<T, Exec>& tensors, const ConvScanMaps<T, Exec>& maps,
-                          const SequenceRuns& runs) const;
+                          const SequenceRuns& runs, std::int64_t block = 0) const;
 
   /// Allocates what only a backward needs; nothing the second time.
   void prepare_backward(const Exec& exec);
@@ -146,6 +150,15 @@ class ConvScan {
   using Matrix = Kokkos::View<A**, Kokkos::LayoutRight, typename Exec::memory_space>;
   using Vector = Kokkos::View<A*, typename Exec::memory_space>;
 
+  /// Heads of the rank that are scanned together: number among the rank's heads, and first group among its groups.
+  struct Block {
+    std::int64_t first_head;
+    std::int64_t heads;
+    std::int64_t first_group;
+    std::int64_t groups;
+    SsdScanPlan<T, Exec> scan;
+  };
+
   /// Plan and compact gradients, to be added to the full ones.
   struct Backward {
     SsdScanBackwardPlan<T, Exec> scan;
@@ -163,7 +176,7 @@ class ConvScan {
   HeadPartition partition_;
   std::int64_t batch_;
   std::int64_t length_;
-  std::optional<SsdScanPlan<T, Exec>> scan_;  ///< none on a rank without heads
+  std::vector<Block> blocks_;  ///< none on a rank without heads
   std::optional<Backward> backward_;
   mutable std::optional<std::size_t> scratch_bytes_;  ///< asked for in every call, so found once
   // Slices of the parameters for this rank's heads, refreshed at every call: the full ones may have changed.

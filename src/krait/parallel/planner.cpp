@@ -10,6 +10,7 @@
 
 #include <krait/core/error.hpp>
 #include <krait/layout/head_partition.hpp>
+#include <krait/parallel/head_blocks.hpp>
 #include <krait/parallel/state_exchange_form.hpp>
 
 namespace krait {
@@ -111,6 +112,14 @@ struct Model {
     return state_bytes() + work.batch * work.accumulator_bytes * config.heads;
   }
 
+  [[nodiscard]] impl::StateMapShape maps() const {
+    return {.rows = work.batch, .heads = config.heads, .state_size = config.head_dim * config.d_state};
+  }
+  /// Blocks of heads whose states travel by themselves.
+  [[nodiscard]] std::int64_t head_blocks(StateExchange exchange) const {
+    return impl::head_blocks(config, exchange, sharding.segments(), maps(), work.accumulator_bytes, work.threads);
+  }
+
   [[nodiscard]] double network_seconds(double messages, double bytes) const {
     return messages * machine.latency + bytes / machine.network_bandwidth;
   }
@@ -125,8 +134,7 @@ struct Model {
   /// summaries.
   [[nodiscard]] double efficiency(std::int64_t heads) const {
     const std::int64_t teams = std::max<std::int64_t>(1, work.batch * heads);
-    const std::int64_t cuts = std::max<std::int64_t>(1, work.threads / teams);
-    const std::int64_t rounds = (teams * cuts + work.threads - 1) / work.threads;
+    const auto [cuts, rounds] = impl::ScanShare(teams, work.threads);
     const double busy = static_cast<double>(teams * cuts) / static_cast<double>(rounds * work.threads);
     return cuts > 1 ? busy / (1 + machine.scan_flops / machine.summary_flops) : busy;
   }
@@ -413,11 +421,15 @@ Exchanged doubling(const Model& model) {
 /// The state goes from segment to segment, the blocks of heads one behind the other.
 Exchanged chain(const Model& model) {
   const std::int64_t state = model.state_bytes();
-  const std::int64_t heads = model.config.heads;
-  const std::int64_t block_heads = impl::chain_block(
-      {.rows = model.work.batch, .heads = heads, .state_size = model.config.head_dim * model.config.d_state},
-      model.work.accumulator_bytes);
-  const std::int64_t blocks = (heads + block_heads - 1) / block_heads;
+  const std::int64_t head_blocks = model.head_blocks(StateExchange::chain);
+  std::int64_t blocks = 0;
+  for (std::int64_t k = 0; k < head_blocks; ++k) {
+    impl::StateMapShape shape = model.maps();
+    shape.heads = impl::head_block_begin(k + 1, model.config.heads, head_blocks) -
+                  impl::head_block_begin(k, model.config.heads, head_blocks);
+    const std::int64_t heads = impl::chain_block(shape, model.work.accumulator_bytes);
+    blocks += (shape.heads + heads - 1) / heads;
+  }
   const std::vector<Sharding::Link>& links = model.sharding.links();
   Exchanged result{BothWays(model.sharding.ranks())};
   std::int64_t hops = 0;  // from one rank to another
@@ -469,10 +481,16 @@ Prediction state_passing(const Model& model, StateExchange exchange) {
     sent.add(part);
     result.seconds += model.network_seconds(part);
   };
-  sent.add(states.sent.ascending);
+  // Blocks of heads follow each other, and each has the same messages; those of the chain are counted there.
+  const std::int64_t blocks = exchange == StateExchange::chain ? 1 : model.head_blocks(exchange);
+  const auto add_states = [&](Sent part) {
+    for (std::int64_t& messages : part.messages) messages *= blocks;
+    sent.add(part);
+  };
+  add_states(states.sent.ascending);
   add_halo(rows.ascending, model.number());
   if (model.work.backward) {
-    sent.add(states.sent.descending);
+    add_states(states.sent.descending);
     add_halo(rows.descending, model.work.batch * model.work.accumulator_bytes);  // gradients of those rows
   }
   result.bytes_sent_per_rank = sent.most_bytes();

@@ -27,6 +27,8 @@ void SequenceOperatorConfig::validate() const {
   require_extent("groups * d_state", groups * d_state);
   KRAIT_REQUIRE(ConfigError, heads % groups == 0, name, heads, " heads do not divide by ", groups, " groups");
   KRAIT_REQUIRE(ConfigError, 1 <= d_conv && d_conv <= 16, name, "d_conv is ", d_conv, ", expected 1 to 16");
+  KRAIT_REQUIRE(ConfigError, 0 <= head_blocks && head_blocks <= heads, name, "head_blocks is ", head_blocks,
+                ", expected 0 to ", heads, ", the heads");
   KRAIT_REQUIRE(ConfigError, dt_limit.first <= dt_limit.second, name, "dt_limit is (", dt_limit.first, ", ",
                 dt_limit.second, "), expected low <= high");
 }

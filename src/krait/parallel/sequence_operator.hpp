@@ -39,6 +39,9 @@ struct SequenceOperatorConfig {
   Divisibility divisibility = Divisibility::strict;
   /// How Strategy::state_passing exchanges states; the others have none to exchange.
   StateExchange state_exchange = StateExchange::automatic;
+  /// Blocks of heads in which Strategy::state_passing works: the states of one travel while others are worked on.
+  /// 0: two where messages remain large and the threads equally busy, else one. Equal on all ranks.
+  std::int64_t head_blocks = 0;
 
   [[nodiscard]] std::int64_t d_inner() const { return heads * head_dim; }
   /// Channels of the convolution: x, B and C.

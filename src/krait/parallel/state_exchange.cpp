@@ -91,11 +91,8 @@ StateArrival<V, Exec> StateExchangePlan<V, Exec>::post(const Exec& exec, const C
   for (std::int64_t i = 0; i < form_->steps(); ++i) {
     steps.emplace_back([form = form_, call, i] { return form->step(call, i); });
   }
-  auto request = std::make_unique<RequestState>(state, std::move(first), std::move(steps), StageMemory::caller);
-  // The first rank of a chain has nothing to wait for.
-  request->advance();
   return {make_tensor<const V**, Exec, 2>(call.at(form_->entering()), {expected[0], shape.state()}),
-          Request(std::move(request))};
+          Request(std::make_unique<RequestState>(state, std::move(first), std::move(steps), StageMemory::caller))};
 }
 
 #define KRAIT_INSTANTIATE(EXEC)                  \

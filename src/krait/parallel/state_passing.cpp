@@ -2,6 +2,7 @@
 #include <krait/parallel/state_passing.hpp>
 
 #include <utility>
+#include <vector>
 
 #include <krait/core/instantiate.hpp>
 #include <krait/core/row_loop.hpp>
@@ -32,17 +33,24 @@ struct SealMaps {
   }
 };
 
-/// Gradients that arrive are those of the states that leave tail pieces.
+/// States of some heads, put among those of all.
+template <class A, class Exec>
+struct PlaceStates {
+  Tensor<const A**, Exec> entering;  // (slots, state of the heads)
+  A* to;                             // of the first of the heads
+  std::int64_t state;                // of all heads
+  KOKKOS_FUNCTION void operator()(std::int64_t slot, std::int64_t i) const { to[slot * state + i] = entering(slot, i); }
+};
+
+/// The same of gradients that arrive: they are those of the states that leave tail pieces.
 template <class A, class Exec>
 struct PlaceGradients {
-  Tensor<const A**, Exec> leaving;  // (slots, state)
+  Tensor<const A**, Exec> leaving;
   Kokkos::View<const std::int64_t*, typename Exec::memory_space> tail_states;
-  Tensor<A*, Exec> dfinal;  // (states, state)
-  std::int64_t heads, state_size;
-  KOKKOS_FUNCTION void operator()(std::int64_t row, std::int64_t i) const {
-    const std::int64_t slot = row / heads;
-    const std::int64_t number = row % heads * state_size + i;
-    if (tail_states(slot) >= 0) dfinal(tail_states(slot) * heads * state_size + number) = leaving(slot, number);
+  A* to;
+  std::int64_t state;
+  KOKKOS_FUNCTION void operator()(std::int64_t slot, std::int64_t i) const {
+    if (tail_states(slot) >= 0) to[tail_states(slot) * state + i] = leaving(slot, i);
   }
 };
 
@@ -64,18 +72,38 @@ Tensor<V****, Exec> scan_states(std::byte* data, std::int64_t count, const Seque
                                      {count, config.heads, config.head_dim, config.d_state});
 }
 
+/// A block's heads of such states.
+template <class States, class A, class Exec>
+States heads_of(const States& states, const impl::HeadBlock<A, Exec>& block) {
+  if (is_absent(states)) return {};
+  return Kokkos::subview(states, Kokkos::ALL, Kokkos::make_pair(block.first_head, block.first_head + block.shape.heads),
+                         Kokkos::ALL, Kokkos::ALL);
+}
+
 /// Maps of segments: E and log alpha of a slot side by side.
 template <Scalar T, class Exec>
-impl::ConvScanMaps<T, Exec> map_slots(std::byte* data, const impl::PassingExchanges<T, Exec>& plan,
-                                      const SequenceOperatorConfig& config,
+impl::ConvScanMaps<T, Exec> map_slots(const Tensor<accumulator_t<T>**, Exec>& maps,
+                                      const SequenceOperatorConfig& config, const impl::StateMapShape& shape,
                                       const Kokkos::View<const std::int64_t*, typename Exec::memory_space>& slots) {
   using A = accumulator_t<T>;
-  A* const maps = reinterpret_cast<A*>(data);
-  return {.states = make_tensor<A****, Exec, 4>(maps, {plan.slots, config.heads, config.head_dim, config.d_state},
-                                                {plan.shape.slot(), plan.shape.state_size, config.d_state, 1}),
-          .log_alpha =
-              make_tensor<A**, Exec, 2>(maps + plan.shape.state(), {plan.slots, config.heads}, {plan.shape.slot(), 1}),
+  const auto count = static_cast<std::int64_t>(maps.extent(0));
+  return {.states = make_tensor<A****, Exec, 4>(maps.data(), {count, shape.heads, config.head_dim, config.d_state},
+                                                {shape.slot(), shape.state_size, config.d_state, 1}),
+          .log_alpha = make_tensor<A**, Exec, 2>(maps.data() + shape.state(), {count, shape.heads}, {shape.slot(), 1}),
           .slots = slots};
+}
+
+/// Of a block: where its maps lie among those of all.
+template <Scalar T, class Exec>
+Tensor<accumulator_t<T>**, Exec> maps_of(const impl::PassingPlan<T, Exec>& plan,
+                                         const impl::HeadBlock<accumulator_t<T>, Exec>& block, std::byte* all) {
+  return make_tensor<accumulator_t<T>**, Exec, 2>(reinterpret_cast<accumulator_t<T>*>(all + block.maps),
+                                                  {plan.slots, block.shape.slot()});
+}
+
+template <class Exec>
+Tensor<std::byte*, Exec> memory_of(std::byte* data, std::size_t bytes) {
+  return flat<std::byte, Exec>(data, static_cast<std::int64_t>(bytes));
 }
 
 /// Whether any of these, InitialStates and such, is given.
@@ -157,7 +185,8 @@ void StatePassing<T, Exec>::forward(const Exec& exec, const Communicator& contex
   const std::int64_t batch = documents.rows();
   const bool with_states = any_given(arguments.initial, arguments.final);
   const PieceStates which = with_states ? PieceStates::all : PieceStates::heads;
-  agreed_(context, function.c_str(), layout, documents, [&] {
+  impl::SharedValue head_blocks{"the blocks of heads", 0};
+  const auto check = [&] {
     layout.require_match(function, context.place());
     impl::check_operator_call(function, config_, context, layout, documents, parameters, arguments,
                               workspace_bytes(context, layout, batch, false), {},
@@ -165,13 +194,14 @@ void StatePassing<T, Exec>::forward(const Exec& exec, const Communicator& contex
     Plan& plan = plan_for(exec, layout, batch);
     const auto& runs = plan.cut(layout, documents, which).runs;
     if (with_states) plan.memory.reserve(exec, impl::PassingStates<T, Exec>(plan, runs.pieces.states(), which).bytes);
-  });
+    head_blocks.value = static_cast<std::int64_t>(plan.blocks.size());
+  };
+  agreed_(context, function.c_str(), layout, documents, check, &head_blocks);
   Plan& plan = slot_.plan();
   const auto& cut = plan.cut(layout, documents, which);
   const impl::ShardRuns& runs = cut.runs;
   const std::int64_t channels = config_.conv_channels();
   const std::int64_t taps = plan.halo.taps();
-  const std::int64_t slot = plan.shape.slot();
 
   const impl::PassingBlocks<T, Exec> blocks(config_, plan);
   const impl::PassingSaved<T, Exec> saved(config_, plan, arguments.saving);
@@ -201,39 +231,51 @@ void StatePassing<T, Exec>::forward(const Exec& exec, const Communicator& contex
   plan.conv_scan.convolve(exec, parameters, tensors, runs.pieces);
   cut.states.put_final(exec, tensors.final_conv_states, arguments.final.conv);
 
-  // What the segments make of the state, and so what enters each.
+  // What the segments make of the state, and so what enters each. The states of a block of heads travel while the
+  // blocks behind it are summarized and those before it are scanned.
+  Tensor<A****, Exec> states;
+  Tensor<A****, Exec> final_states;
   if (with_states) {
-    const auto states = scan_states<A, Exec>(room + pieces.scan, pieces.count, config_);
+    states = scan_states<A, Exec>(room + pieces.scan, pieces.count, config_);
     cut.states.take_initial(exec, arguments.initial.ssm, states);
-    tensors.states = states;
   }
-  plan.conv_scan.summarize(exec, parameters, tensors,
-                           map_slots<T, Exec>(workspace + blocks.maps, plan, config_, cut.tail_slots), runs.tails);
-  const auto maps = make_tensor<A**, Exec, 2>(reinterpret_cast<A*>(workspace + blocks.maps), {plan.slots, slot});
-  impl::for_rows("krait::StatePassing::seal", exec, plan.slots, slot,
-                 SealMaps<A, Exec>{maps, cut.ends, plan.shape.state()});
-  auto arrival = plan.ascending.post(
-      exec, context, maps,
-      flat<std::byte, Exec>(workspace + blocks.exchange, static_cast<std::int64_t>(plan.ascending.workspace_bytes())));
-  arrival.request.wait_on(exec);
-  const std::int64_t entering = plan.slots * plan.shape.state();
-  const auto entered = make_tensor<const A*, Exec, 1>(arrival.entering.data(), {entering});
-  if (with_states) {
-    Kokkos::deep_copy(exec, flat<A, Exec>(room + pieces.scan, entering), entered);
-  } else {
-    tensors.states = make_tensor<const A****, Exec, 4>(entered.data(),
-                                                       {plan.slots, config_.heads, config_.head_dim, config_.d_state});
+  if (!is_absent(arguments.final.ssm))
+    final_states = scan_states<A, Exec>(room + pieces.final_scan, pieces.count, config_);
+  std::vector<impl::StateArrival<A, Exec>> arrivals;
+  for (const auto& block : plan.blocks) {
+    const auto maps = maps_of(plan, block, workspace + blocks.maps);
+    tensors.states = heads_of(states, block);
+    plan.conv_scan.summarize(exec, parameters, tensors, map_slots<T, Exec>(maps, config_, block.shape, cut.tail_slots),
+                             runs.tails, block.number);
+    impl::for_rows("krait::StatePassing::seal", exec, plan.slots, block.shape.slot(),
+                   SealMaps<A, Exec>{maps, cut.ends, block.shape.state()});
+    arrivals.push_back(block.ascending.post(
+        plan.side(block, exec), context, maps,
+        memory_of<Exec>(workspace + blocks.exchange + block.ascending_memory, block.ascending.workspace_bytes())));
   }
-  if (kept != nullptr) {
-    Kokkos::deep_copy(exec, flat<A, Exec>(kept + saved.states, entering), entered);
+  if (kept != nullptr)
     Kokkos::deep_copy(exec, flat<T, Exec>(kept + saved.conv_states, plan.halo.states()),
                       flat<T, Exec>(room + pieces.conv, plan.halo.states()));
+  for (const auto& block : plan.blocks) {
+    auto& [entering, request] = arrivals[static_cast<std::size_t>(block.number)];
+    request.wait_on(exec);
+    const auto place = [&, &entering = entering](const char* label, std::byte* all) {
+      A* const first = reinterpret_cast<A*>(all) + block.first_head * block.shape.state_size;
+      impl::for_rows(label, exec, plan.slots, block.shape.state(),
+                     PlaceStates<A, Exec>{entering, first, plan.shape.state()});
+    };
+    if (kept != nullptr) place("krait::StatePassing::save_states", kept + saved.states);
+    if (with_states) {
+      place("krait::StatePassing::place_states", room + pieces.scan);
+      tensors.states = heads_of(states, block);
+    } else {
+      tensors.states = make_tensor<const A****, Exec, 4>(
+          entering.data(), {plan.slots, block.shape.heads, config_.head_dim, config_.d_state});
+    }
+    tensors.final_states = heads_of(final_states, block);
+    plan.conv_scan.scan(exec, parameters, tensors, runs.pieces, block.number);
   }
-
-  if (!is_absent(arguments.final.ssm))
-    tensors.final_states = scan_states<A, Exec>(room + pieces.final_scan, pieces.count, config_);
-  plan.conv_scan.scan(exec, parameters, tensors, runs.pieces);
-  cut.states.put_final(exec, tensors.final_states, arguments.final.ssm);
+  cut.states.put_final(exec, final_states, arguments.final.ssm);
 }
 
 template <Scalar T, class Exec>
@@ -248,7 +290,8 @@ void StatePassing<T, Exec>::backward(const Exec& exec, const Communicator& conte
   const std::int64_t batch = documents.rows();
   const bool with_states = any_given(arguments.initial, arguments.dfinal, arguments.dinitial);
   const PieceStates which = with_states ? PieceStates::all : PieceStates::open;
-  agreed_(context, function.c_str(), layout, documents, [&] {
+  impl::SharedValue head_blocks{"the blocks of heads", 0};
+  const auto check = [&] {
     layout.require_match(function, context.place());
     impl::check_operator_backward(function, config_, context, layout, documents, parameters, gradients, arguments,
                                   backward_workspace_bytes(context, layout, batch, arguments.saving, false), 0,
@@ -258,14 +301,15 @@ void StatePassing<T, Exec>::backward(const Exec& exec, const Communicator& conte
     if (with_states)
       plan.memory.reserve(exec, impl::PassingStateGradients<T, Exec>(plan, runs.pieces.states(), which).bytes);
     plan.conv_scan.prepare_backward(exec);
-  });
+    head_blocks.value = static_cast<std::int64_t>(plan.blocks.size());
+  };
+  agreed_(context, function.c_str(), layout, documents, check, &head_blocks);
   Plan& plan = slot_.plan();
   const auto& cut = plan.cut(layout, documents, which);
   const impl::ShardRuns& runs = cut.runs;
   const std::int64_t channels = config_.conv_channels();
   const std::int64_t taps = plan.halo.taps();
   const std::int64_t slots = plan.slots;
-  const std::int64_t slot = plan.shape.slot();
 
   const impl::PassingBackwardBlocks<T, Exec> blocks(config_, plan, arguments.saving,
                                                     plan.conv_scan.backward_scratch_bytes());
@@ -299,7 +343,6 @@ void StatePassing<T, Exec>::backward(const Exec& exec, const Communicator& conte
   tensors.input = arguments.xBCdt;
   tensors.conv_states = conv_before;
   tensors.states = states;
-  tensors.dfinal_states = dfinal;
   if (arguments.saving == Saving::full) {
     tensors.conv_out = conv(reinterpret_cast<const T*>(kept + saved.conv_out));
   } else {
@@ -316,20 +359,27 @@ void StatePassing<T, Exec>::backward(const Exec& exec, const Communicator& conte
   tensors.scratch = flat<std::byte, Exec>(workspace + blocks.scratch, static_cast<std::int64_t>(blocks.scratch_bytes));
 
   // What the segments make of gradients of the state, and so what comes from behind each.
-  plan.conv_scan.summarize_backward(exec, parameters, tensors,
-                                    map_slots<T, Exec>(workspace + blocks.maps, plan, config_, cut.head_slots),
-                                    runs.heads);
-  const auto maps = make_tensor<A**, Exec, 2>(reinterpret_cast<A*>(workspace + blocks.maps), {slots, slot});
-  impl::for_rows("krait::StatePassing::seal_gradients", exec, slots, slot,
-                 SealMaps<A, Exec>{maps, cut.begins, plan.shape.state()});
-  auto arrival = plan.descending.post(
-      exec, context, maps,
-      flat<std::byte, Exec>(workspace + blocks.exchange, static_cast<std::int64_t>(plan.descending.workspace_bytes())));
-  arrival.request.wait_on(exec);
-  impl::for_rows("krait::StatePassing::place_gradients", exec, slots * plan.shape.heads, plan.shape.state_size,
-                 PlaceGradients<A, Exec>{arrival.entering, cut.tail_states,
-                                         flat<A, Exec>(room + pieces.dfinal_scan, pieces.count * plan.shape.state()),
-                                         plan.shape.heads, plan.shape.state_size});
+  std::vector<impl::StateArrival<A, Exec>> arrivals;
+  for (const auto& block : plan.blocks) {
+    const auto maps = maps_of(plan, block, workspace + blocks.maps);
+    tensors.dfinal_states = heads_of(dfinal, block);
+    plan.conv_scan.summarize_backward(exec, parameters, tensors,
+                                      map_slots<T, Exec>(maps, config_, block.shape, cut.head_slots), runs.heads,
+                                      block.number);
+    impl::for_rows("krait::StatePassing::seal_gradients", exec, slots, block.shape.slot(),
+                   SealMaps<A, Exec>{maps, cut.begins, block.shape.state()});
+    arrivals.push_back(block.descending.post(
+        plan.side(block, exec), context, maps,
+        memory_of<Exec>(workspace + blocks.exchange + block.descending_memory, block.descending.workspace_bytes())));
+  }
+  for (const auto& block : plan.blocks) {
+    auto& [leaving, request] = arrivals[static_cast<std::size_t>(block.number)];
+    request.wait_on(exec);
+    impl::for_rows(
+        "krait::StatePassing::place_gradients", exec, slots, block.shape.state(),
+        PlaceGradients<A, Exec>{leaving, cut.tail_states, heads_of(dfinal, block).data(), plan.shape.state()});
+  }
+  tensors.dfinal_states = dfinal;
   if (!is_absent(arguments.dinitial.ssm))
     tensors.dstates = scan_states<A, Exec>(room + pieces.dscan, pieces.count, config_);
   plan.conv_scan.scan_backward(exec, parameters, gradients, tensors, runs.pieces);

@@ -32,7 +32,8 @@ struct PassingPlan;
 ///
 /// A forward convolves, summarizes its segments (which reads only the tokens whose effect reaches the segment's end),
 /// exchanges, and scans with the states that enter. The backward mirrors it: gradients of states go the other way, and
-/// those of the halo go home.
+/// those of the halo go home. Both do so by blocks of heads, so that the states of one travel while others are worked
+/// on (head_blocks.hpp); ranks must have the same number of blocks, else the first call throws LayoutError.
 ///
 /// Upstream has no counterpart for packed or zigzag sequences. Source of the algebra: Dao and Gu 2024, arXiv
 /// 2405.21060, section 6 (the recurrence between chunks), one level up.

@@ -73,8 +73,8 @@ struct PassingBlocks {
     states = space.add<std::byte>(static_cast<std::int64_t>(heads.bytes));
     halo_out = space.add<T>(plan.halo.outgoing());
     halo_in = space.add<T>(plan.halo.incoming());
-    maps = space.add<accumulator_t<T>>(plan.slots * plan.shape.slot());
-    exchange = space.add<std::byte>(static_cast<std::int64_t>(plan.ascending.workspace_bytes()));
+    maps = space.add<std::byte>(static_cast<std::int64_t>(plan.maps.bytes()));
+    exchange = space.add<std::byte>(static_cast<std::int64_t>(plan.ascending_memory.bytes()));
     bytes = space.bytes();
   }
 };
@@ -116,8 +116,8 @@ struct PassingBackwardBlocks {
     dx = space.add<T>(plan.halo.states());
     halo_out = space.add<A>(plan.halo.incoming());
     halo_in = space.add<A>(plan.halo.outgoing());
-    maps = space.add<A>(plan.slots * plan.shape.slot());
-    exchange = space.add<std::byte>(static_cast<std::int64_t>(plan.descending.workspace_bytes()));
+    maps = space.add<std::byte>(static_cast<std::int64_t>(plan.maps.bytes()));
+    exchange = space.add<std::byte>(static_cast<std::int64_t>(plan.descending_memory.bytes()));
     bytes = space.bytes();
   }
 };

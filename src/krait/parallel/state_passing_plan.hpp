@@ -16,9 +16,11 @@
 #include <krait/parallel/conv_halo.hpp>
 #include <krait/parallel/conv_scan.hpp>
 #include <krait/parallel/document_states.hpp>
+#include <krait/parallel/head_blocks.hpp>
 #include <krait/parallel/planner.hpp>
 #include <krait/parallel/segment_chain.hpp>
 #include <krait/parallel/shard_runs.hpp>
+#include <krait/parallel/side_queue.hpp>
 #include <krait/parallel/state_exchange.hpp>
 
 namespace krait::impl {
@@ -38,6 +40,19 @@ StateExchange exchange_for(const SequenceOperatorConfig& config, const SequenceL
       .exchange;
 }
 
+/// Heads whose states travel together.
+template <class A, class Exec>
+struct HeadBlock {
+  std::int64_t number;
+  std::int64_t first_head;
+  StateMapShape shape;
+  StateExchangePlan<A, Exec> ascending, descending;
+  /// \name Bytes from where those of all blocks begin
+  /// \{
+  std::size_t maps, ascending_memory, descending_memory;
+  /// \}
+};
+
 /// What follows from layout and batch alone.
 template <Scalar T, class Exec>
 struct PassingExchanges {
@@ -45,21 +60,46 @@ struct PassingExchanges {
 
   SegmentChain chain;
   ConvHalo<T, Exec> halo;
-  StateMapShape shape;
+  StateMapShape shape;  ///< of all heads
   StateExchange form;
-  StateExchangePlan<A, Exec> ascending, descending;
   std::int64_t places;  ///< tokens of all rows here
   std::int64_t slots;   ///< segments here, in every row
+  std::vector<HeadBlock<A, Exec>> blocks;
+  WorkspaceLayout maps, ascending_memory, descending_memory;  ///< of all blocks
 
   PassingExchanges(const SequenceOperatorConfig& config, const SequenceLayout& layout, std::int64_t rows)
       : chain(layout),
         halo(chain, layout, rows, config.conv_channels(), config.d_conv),
         shape{.rows = rows, .heads = config.heads, .state_size = config.head_dim * config.d_state},
         form(exchange_for<T>(config, layout, rows)),
-        ascending(form, chain.owners(), layout.place(), ChainDirection::ascending, shape),
-        descending(form, chain.owners(), layout.place(), ChainDirection::descending, shape),
         places(rows * layout.local_length()),
-        slots(ascending.local_segments() * rows) {}
+        slots(static_cast<std::int64_t>(chain.of(layout.rank()).size()) * rows) {
+    const std::int64_t count = head_blocks(config, form, static_cast<std::int64_t>(chain.owners().size()), shape,
+                                           std::int64_t{sizeof(A)}, Exec().concurrency());
+    for (std::int64_t k = 0; k < count; ++k) {
+      StateMapShape part = shape;
+      const std::int64_t first = head_block_begin(k, shape.heads, count);
+      part.heads = head_block_begin(k + 1, shape.heads, count) - first;
+      const auto exchange = [&](ChainDirection direction) {
+        return StateExchangePlan<A, Exec>(form, chain.owners(), layout.place(), direction, part);
+      };
+      const auto ascending = exchange(ChainDirection::ascending);
+      const auto descending = exchange(ChainDirection::descending);
+      blocks.push_back({.number = k,
+                        .first_head = first,
+                        .shape = part,
+                        .ascending = ascending,
+                        .descending = descending,
+                        .maps = maps.template add<A>(slots * part.slot()),
+                        .ascending_memory = add_bytes(ascending_memory, ascending.workspace_bytes()),
+                        .descending_memory = add_bytes(descending_memory, descending.workspace_bytes())});
+    }
+  }
+
+ private:
+  static std::size_t add_bytes(WorkspaceLayout& space, std::size_t bytes) {
+    return space.add<std::byte>(static_cast<std::int64_t>(bytes));
+  }
 };
 
 /// What follows from the documents, for calls with or without states of them.
@@ -103,7 +143,10 @@ struct PassingPlan : PassingExchanges<T, Exec> {
 
   PassingPlan(const Exec& exec, const SequenceOperatorConfig& config, const SequenceLayout& layout, std::int64_t rows)
       : PassingExchanges<T, Exec>(config, layout, rows),
-        conv_scan(exec, config, all_heads(config), rows, layout.local_length()) {}
+        conv_scan(exec, config, all_heads(config), rows, layout.local_length(),
+                  static_cast<std::int64_t>(this->blocks.size())) {
+    for (std::size_t k = 0; k < this->blocks.size(); ++k) sides_.emplace_back(exec);
+  }
 
   const Cut& cut(const SequenceLayout& layout, const DocumentMap& documents, PieceStates which) {
     std::optional<Cut>& last = cuts_[static_cast<std::size_t>(which)];
@@ -111,8 +154,14 @@ struct PassingPlan : PassingExchanges<T, Exec> {
     return *last;
   }
 
+  /// Where a block's exchange runs, after all that `exec` holds now.
+  const Exec& side(const HeadBlock<accumulator_t<T>, Exec>& block, const Exec& exec) {
+    return sides_[static_cast<std::size_t>(block.number)].after(exec);
+  }
+
  private:
   std::array<std::optional<Cut>, 3> cuts_;  ///< by PieceStates
+  std::vector<SideQueue<Exec>> sides_;
 };
 
 }  // namespace krait::impl
