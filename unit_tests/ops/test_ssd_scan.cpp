@@ -116,6 +116,50 @@ TYPED_TEST(SsdScanOf, TilesAndTeams) {
   }
 }
 
+/// Heads side by side in the tiles of a host, in rows of the caller where heads follow each other and where they do
+/// not.
+TYPED_TEST(SsdScanOf, HeadsAbreast) {
+  for (const SsdScanTiling& tiling :
+       {SsdScanTiling{.chunk = 16, .head_block = 6, .abreast = 3},
+        SsdScanTiling{.chunk = 9, .head_block = 6, .abreast = 2},
+        SsdScanTiling{.chunk = 32, .head_tile = 3, .head_block = 3, .abreast = 3},
+        SsdScanTiling{.head_block = 6, .abreast = 6}, SsdScanTiling{.chunk = 16, .head_block = 4, .abreast = 4}}) {
+    for (const std::int64_t groups : {1, 2}) {
+      SCOPED_TRACE(testing::Message() << "block " << tiling.head_block << ", abreast " << tiling.abreast << ", groups "
+                                      << groups);
+      ScanSetup setup;
+      setup.shape = {2, 83, 6, 5, groups, 21};
+      setup.decay = Decay::slow;
+      setup.gate = groups == 1;
+      setup.store_y = setup.gate;
+      setup.skip = Skip::per_channel;
+      setup.initial_states = true;
+      for (const std::int64_t segments : {1, 3}) {
+        setup.options.segments = segments;
+        expect_scan_matches<TypeParam>(setup, tiling);
+      }
+    }
+  }
+}
+
+TEST(SsdScan, OnlyHeadsOfOneGroupLieAbreast) {
+  using Exec = Kokkos::DefaultExecutionSpace;
+  if constexpr (krait::impl::scan_tiles<Exec, float> != krait::impl::ScanTiles::vectors) {
+    GTEST_SKIP() << "heads lie side by side on hosts only";
+  }
+  const auto abreast = [](const krait::SsdScanShape& shape, const SsdScanOptions& options,
+                          const SsdScanTiling& tiling) {
+    return SsdScanPlan<float>(Exec(), shape, options, tiling).tiling().abreast;
+  };
+  // 165 channels take 11 vectors of 16; 33 take 3.
+  EXPECT_EQ(abreast({1, 100, 5, 33, 1, 16}, {}, {.head_block = 5}), 5);
+  EXPECT_EQ(abreast({1, 100, 5, 33, 1, 16}, {}, {.head_block = 1}), 1);
+  EXPECT_EQ(abreast({1, 100, 8, 64, 1, 16}, {}, {.head_block = 8}), 1);
+  EXPECT_EQ(abreast({1, 100, 8, 33, 2, 16}, {}, {.head_block = 8}), 4);
+  EXPECT_EQ(abreast({1, 100, 8, 33, 2, 16}, {}, {.head_block = 8, .abreast = 3}), 1);
+  EXPECT_EQ(abreast({1, 100, 7, 33, 2, 16}, {.heads_per_group = 4, .first_head = 1}, {.head_block = 7}), 1);
+}
+
 TEST(SsdScan, HeadsThatBeginInsideAGroup) {
   // Heads 5...10 of a model with 4 heads per group: groups 1, 2.
   ScanSetup setup;

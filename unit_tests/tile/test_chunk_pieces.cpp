@@ -81,33 +81,35 @@ double softplus(double v) { return std::log1p(std::exp(v)); }
 
 struct Extents {
   int Q, N, P;
+  int heads = 1;
 };
 
-/// A chunk, and what the token recurrence makes of it.
+/// Chunks of some heads side by side, and what the token recurrence makes of them.
 template <class A>
 struct ScanOf {
   Extents e;
-  double rate;
+  std::vector<A> rates;
   bool skips;
   Panel<A> c, b, x, state, scores, skip, raw;
-  Panel<A> y, weights, scaled, vectors;
+  Panel<A> y, weights, scaled, through, vectors;
   std::vector<double> want_y, want_state;
 
   ScanOf(const Extents& extents, double log_rate, bool with_skip)
       : e(extents),
-        rate(log_rate),
         skips(with_skip),
         c(1, e.Q, e.N, e.N, 0.3),
         b(2, e.N, e.Q, whole(e.Q) + 16, 0.3),
-        x(3, e.Q, e.P, whole(e.P)),
-        state(4, e.N, e.P, whole(e.P)),
+        x(3, e.Q, e.heads * e.P, row()),
+        state(4, e.N, e.heads * e.P, row()),
         scores(5, e.Q, e.Q, whole(e.Q)),
-        skip(6, 1, e.P, whole(e.P)),
-        raw(7, 1, e.Q, whole(e.Q)),
-        y(8, e.Q, e.P, whole(e.P)),
+        skip(6, 1, e.heads * e.P, row()),
+        raw(7, e.heads, e.Q, whole(e.Q)),
+        y(8, e.Q, e.heads * e.P, row()),
         weights(9, e.Q, 0, whole(e.Q)),
-        scaled(10, e.Q, 0, whole(e.P)),
-        vectors(11, 4, 0, whole(e.Q)) {
+        scaled(10, e.Q, 0, row()),
+        through(11, 1, 0, row()),
+        vectors(12, 4 * e.heads, 0, whole(e.Q)) {
+    for (int h = 0; h < e.heads; ++h) rates.push_back(static_cast<A>(log_rate / (1 + h)));
     for (int m = 0; m < e.Q; ++m) {
       for (int k = 0; k < e.Q; ++k) {
         A sum = 0;
@@ -119,15 +121,19 @@ struct ScanOf {
     recur();
   }
 
+  [[nodiscard]] int row() const { return whole((e.heads - 1) * e.P + whole(e.P)); }
+
   void recur() {
     want_state = state.inner();
     for (int t = 0; t < e.Q; ++t) {
-      const double delta = std::clamp(softplus(raw(0, t)), 0.01, 1.5);
-      for (int p = 0; p < e.P; ++p) {
+      for (int p = 0; p < e.heads * e.P; ++p) {
+        const int h = p / e.P;
+        const double delta = std::clamp(softplus(raw(h, t)), 0.01, 1.5);
         double sum = skips ? double{skip(0, p)} * double{x(t, p)} : 0.0;
         for (int n = 0; n < e.N; ++n) {
-          double& s = want_state[static_cast<std::size_t>(n * e.P + p)];
-          s = std::exp(delta * rate) * s + delta * double{b(n, t)} * double{x(t, p)};
+          double& s = want_state[static_cast<std::size_t>(n * e.heads * e.P + p)];
+          s = std::exp(delta * double{rates[static_cast<std::size_t>(h)]}) * s +
+              delta * double{b(n, t)} * double{x(t, p)};
           sum += double{c(t, n)} * s;
         }
         want_y.push_back(sum);
@@ -137,32 +143,39 @@ struct ScanOf {
 
   void run() {
     A* const v = vectors.data();
-    const int Q = whole(e.Q);
-    krait::tile::host::scan_chunk(krait::tile::ScanChunk<A>{e.Q,
-                                                            e.N,
-                                                            e.P,
-                                                            x.pitch,
-                                                            scores.pitch,
-                                                            b.pitch,
-                                                            e.N,
-                                                            y.pitch,
-                                                            state.pitch,
-                                                            static_cast<A>(rate),
-                                                            {A(0.01), A(1.5), true},
-                                                            c.data(),
-                                                            b.data(),
-                                                            scores.data(),
-                                                            x.data(),
-                                                            skips ? skip.data() : nullptr,
-                                                            state.data(),
-                                                            y.data(),
-                                                            raw.data(),
-                                                            weights.data(),
-                                                            scaled.data(),
-                                                            v,
-                                                            v + Q,
-                                                            v + 2 * Q,
-                                                            v + 3 * Q});
+    const int vector = e.heads * whole(e.Q);
+    // What is asked for has no bearing on the result.
+    const krait::tile::ComingRows asked{e.Q, e.P, reinterpret_cast<const char*>(x.data()), 64};
+    krait::tile::host::scan_heads(
+        krait::tile::ScanHeads<A>{e.heads, rates.data(), 1, through.data(), 2, {asked, asked}, chunk(v, vector)});
+  }
+
+  krait::tile::ScanChunk<A> chunk(A* v, int vector) {
+    return {e.Q,
+            e.N,
+            e.P,
+            x.pitch,
+            scores.pitch,
+            b.pitch,
+            e.N,
+            y.pitch,
+            state.pitch,
+            std::numeric_limits<A>::quiet_NaN(),
+            {A(0.01), A(1.5), true},
+            c.data(),
+            b.data(),
+            scores.data(),
+            x.data(),
+            skips ? skip.data() : nullptr,
+            state.data(),
+            y.data(),
+            raw.data(),
+            weights.data(),
+            scaled.data(),
+            v,
+            v + vector,
+            v + 2 * vector,
+            v + 3 * vector};
   }
 };
 
@@ -172,14 +185,17 @@ TYPED_TEST_SUITE(ChunkPieces, Accumulators);
 
 TYPED_TEST(ChunkPieces, ScanEqualsTheTokenRecurrence) {
   for_each_set([] {
-    for (const Extents& e : {Extents{1, 1, 1}, Extents{5, 47, 33}, Extents{16, 16, 16}, Extents{32, 128, 64},
-                             Extents{31, 7, 80}, Extents{33, 20, 130}, Extents{3, 9, 47}, Extents{64, 64, 24}}) {
+    for (const Extents& e :
+         {Extents{1, 1, 1}, Extents{5, 47, 33}, Extents{16, 16, 16}, Extents{32, 128, 64}, Extents{31, 7, 80},
+          Extents{33, 20, 130}, Extents{3, 9, 47}, Extents{64, 64, 24}, Extents{32, 47, 33, 5}, Extents{16, 10, 33, 3},
+          Extents{7, 3, 5, 4}, Extents{17, 5, 16, 9}, Extents{20, 6, 1, 3}, Extents{6, 21, 100, 2}}) {
       for (const double rate : {-1e-3, -1.0, -60.0}) {
-        SCOPED_TRACE(testing::Message() << "Q " << e.Q << " N " << e.N << " P " << e.P << " A " << rate);
+        SCOPED_TRACE(testing::Message() << "Q " << e.Q << " N " << e.N << " P " << e.P << " heads " << e.heads << " A "
+                                        << rate);
         ScanOf<TypeParam> scan(e, rate, e.N % 2 == 0);
         scan.run();
-        EXPECT_TRUE(all_close(scan.y.inner(), scan.want_y, rounding<TypeParam>(), {e.Q, e.P}));
-        EXPECT_TRUE(all_close(scan.state.inner(), scan.want_state, rounding<TypeParam>(), {e.N, e.P}));
+        EXPECT_TRUE(all_close(scan.y.inner(), scan.want_y, rounding<TypeParam>(), {e.Q, e.heads * e.P}));
+        EXPECT_TRUE(all_close(scan.state.inner(), scan.want_state, rounding<TypeParam>(), {e.N, e.heads * e.P}));
       }
     }
   });

@@ -69,17 +69,21 @@ class ScanTeam : public SweepTeam<T, Exec> {
   /// Outputs of a chunk of tokens, and the states behind it, head by head.
   KOKKOS_INLINE_FUNCTION void advance_chunk(std::int64_t first, int count) {
     std::int64_t loaded = -1;
-    this->for_each_head([&]() {
+    this->for_heads_abreast([&](int heads) {
       if (group_ != loaded) load_group(first, count);
       loaded = group_;
-      advance_head(first, count);
+      if constexpr (tiles == ScanTiles::vectors) {
+        advance_heads(first, count, heads);
+      } else {
+        advance_head(first, count);
+      }
     });
   }
 
  private:
   using Base::base_, Base::team_, Base::row_, Base::group_, Base::first_head_, Base::head_, Base::channel_;
   using Base::state, Base::b, Base::x, Base::operands, Base::delta, Base::log_decay, Base::high, Base::low, Base::enter;
-  using Base::width_, Base::tiles;
+  using Base::width_, Base::tiles, Base::tokens_;
 
   [[nodiscard]] KOKKOS_INLINE_FUNCTION Matrix<Operand> c() const {
     return {operands(call_.scratch.c), call_.scratch.c_row, 1};
@@ -87,8 +91,10 @@ class ScanTeam : public SweepTeam<T, Exec> {
   [[nodiscard]] KOKKOS_INLINE_FUNCTION Matrix<V> scores() const {
     return {base_ + call_.scratch.scores, call_.scratch.token_row, 1};
   }
-  [[nodiscard]] KOKKOS_INLINE_FUNCTION Matrix<V> y() const { return {base_ + call_.scratch.y, call_.scratch.y_row, 1}; }
-  [[nodiscard]] KOKKOS_INLINE_FUNCTION V* skip() const { return base_ + call_.scratch.skip; }
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION Matrix<V> y() const {
+    return {base_ + call_.scratch.y + this->column(), call_.scratch.y_row, 1};
+  }
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION V* skip() const { return base_ + call_.scratch.skip + this->column(); }
 
   /// What the heads of a group share.
   KOKKOS_INLINE_FUNCTION void load_group(std::int64_t first, int count) const {
@@ -111,12 +117,69 @@ class ScanTeam : public SweepTeam<T, Exec> {
   KOKKOS_INLINE_FUNCTION void advance_head(std::int64_t first, int count) const {
     this->load_raw_steps(first, count);
     this->load_channels(call_.x, first, count);
-    V* const skips = call_.D.given() ? skip() : nullptr;
-    if (skips != nullptr) {
-      tile::for_each(team_, 1, width_, [&](int, int p) { skips[p] = call_.D(head_, channel_ + p); });
-    }
+    load_skip();
     tile::await_loads(team_);
+    tile::scan_chunk(team_, this->kind(), chunk_of_head(count));
+    store_outputs(first, count);
+    team_.team_barrier();
+  }
 
+  /// Of some heads of a group, the team's own and those that follow, side by side on a host.
+  KOKKOS_INLINE_FUNCTION void advance_heads(std::int64_t first, int count, int heads) {
+    const bool whole_rows = tiles_are_rows(heads, call_.x);
+    if (whole_rows) this->load_channel_rows(call_.x, first, count, heads, nullptr);
+    this->for_heads_from(heads, [&]() {
+      this->load_raw_steps(first, count);
+      if (!whole_rows) this->load_channels(call_.x, first, count);
+      load_skip();
+    });
+    tile::await_loads(team_);
+    tile::ScanHeads<V> chunk{heads, &call_.A(head_),     call_.A.stride[0], base_ + call_.scratch.through, 0,
+                             {},    chunk_of_head(count)};
+    announce(chunk, first, count, heads);
+    tile::scan_heads(team_, chunk);
+    if (tiles_are_rows(heads, call_.out) && tiles_are_rows(heads, call_.z) && tiles_are_rows(heads, call_.y)) {
+      store_output_rows(first, count, heads * width_);
+    } else {
+      this->for_heads_from(heads, [&]() { store_outputs(first, count); });
+    }
+    team_.team_barrier();
+  }
+
+  /// What the caller's memory is asked for meanwhile: where the outputs go, and the inputs of the heads that come next.
+  KOKKOS_INLINE_FUNCTION void announce(tile::ScanHeads<V>& chunk, std::int64_t first, int count, int heads) const {
+    const auto add = [&](const auto& tensor, std::int64_t token, std::int64_t tokens, int head) {
+      constexpr auto size = static_cast<std::int64_t>(sizeof(T));
+      if (!tensor.given() || tensor.stride[3] != 1) return;
+      chunk.coming[chunk.coming_count++] = {static_cast<int>(tokens), static_cast<int>(heads * width_ * size),
+                                            reinterpret_cast<const char*>(&tensor(row_, token, head, channel_)),
+                                            tensor.stride[1] * size};
+    };
+    add(call_.z, first, count, head_);
+    if (!call_.past_cache && !call_.out_map.given()) add(call_.out, first, count, head_);
+    const int next = head_ + heads;
+    if (next < first_head_ + call_.tiling.head_block && next < call_.heads) {
+      add(call_.x, first, count, next);
+      return;
+    }
+    const std::int64_t behind = first + count;
+    const std::int64_t left = tokens_.end - behind < count ? tokens_.end - behind : count;
+    if (left > 0) add(call_.x, behind, left, first_head_);
+  }
+
+  /// Whether channels of `heads` heads follow each other in the caller's rows as they do in the tiles.
+  template <class E>
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION bool tiles_are_rows(int heads, const Strided<E, 4>& tensor) const {
+    return !tensor.given() || (tensor.stride[3] == 1 && (heads == 1 || tensor.stride[2] == width_));
+  }
+
+  KOKKOS_INLINE_FUNCTION void load_skip() const {
+    if (!call_.D.given()) return;
+    V* const skips = skip();
+    tile::for_each(team_, 1, width_, [&](int, int p) { skips[p] = call_.D(head_, channel_ + p); });
+  }
+
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION tile::ScanChunk<V, Operand> chunk_of_head(int count) const {
     tile::ScanChunk<V, Operand> chunk;
     chunk.tokens = count;
     chunk.d_state = call_.d_state;
@@ -133,25 +196,22 @@ class ScanTeam : public SweepTeam<T, Exec> {
     chunk.b = b().data;
     chunk.scores = scores().data;
     chunk.x = x().data;
-    chunk.skip = skips;
+    chunk.skip = call_.D.given() ? skip() : nullptr;
     chunk.state = state().data;
     chunk.y = y().data;
     chunk.steps = delta();
     chunk.weights = operands(call_.scratch.weights);
-    chunk.scaled = base_ + call_.scratch.scaled;
+    chunk.scaled = base_ + call_.scratch.scaled + this->column();
     chunk.high = high();
     chunk.low = low();
     chunk.enter = enter();
     chunk.leave = log_decay();
-    tile::scan_chunk(team_, this->kind(), chunk);
-
-    store_outputs(first, count);
-    team_.team_barrier();
+    return chunk;
   }
 
   KOKKOS_INLINE_FUNCTION void store_outputs(std::int64_t first, int count) const {
     if constexpr (tiles == ScanTiles::vectors) {
-      if (call_.rows_are_unit) return store_output_rows(first, count);
+      if (call_.rows_are_unit) return store_output_rows(first, count, width_);
     }
     if constexpr (tiles == ScanTiles::warps) {
       if (call_.rows_are_aligned) return store_output_vectors(first, count);
@@ -174,8 +234,8 @@ class ScanTeam : public SweepTeam<T, Exec> {
     });
   }
 
-  /// The same on a host, where the channels of a token lie side by side.
-  KOKKOS_INLINE_FUNCTION void store_output_rows(std::int64_t first, int count) const {
+  /// The same on a host, where the channels of a token lie side by side: those of the head, or of more.
+  KOKKOS_INLINE_FUNCTION void store_output_rows(std::int64_t first, int count, int channels) const {
     constexpr int most = tile::store_rows_at_once;
     const Matrix<V> from = this->y();
     Kokkos::parallel_for(Kokkos::TeamThreadRange(team_, (count + most - 1) / most), [&](int part) {
@@ -190,7 +250,7 @@ class ScanTeam : public SweepTeam<T, Exec> {
         if (call_.y.given()) y[i] = &call_.y(row_, token, head_, channel_);
         out[i] = &call_.out(row_, call_.out_place(token), head_, channel_);
       }
-      tile::store_rows(tile::OutputRows<T, V>{tokens, width_, &from(begin, 0), from.row, call_.past_cache,
+      tile::store_rows(tile::OutputRows<T, V>{tokens, channels, &from(begin, 0), from.row, call_.past_cache,
                                               call_.z.given() ? z : nullptr, call_.y.given() ? y : nullptr, out});
     });
   }

@@ -26,6 +26,8 @@ template <Scalar T, class Exec>
 constexpr std::int64_t shortest_chunk = impl::scan_tiles<Exec, T> == impl::ScanTiles::warps ? 32 : 16;
 /// Scratch memory that a team should keep to on a host: a part of the second-level cache.
 constexpr std::int64_t cache_bytes = std::int64_t(512) << 10;
+/// Channels of heads side by side on a host: their rows of a chunk should stay in the first-level cache.
+constexpr int widest_band = 192;
 /// The same for the states of a block of heads on a host.
 constexpr std::int64_t states_bytes = std::int64_t(1536) << 10;
 
@@ -103,6 +105,31 @@ int choose_head_block(const Exec& exec, const SsdScanShape& shape, const SsdScan
   return static_cast<int>(std::max<std::int64_t>(1, (shape.heads + per_row - 1) / per_row));
 }
 
+/// How many of the heads that a team keeps lie side by side: those for which whole vectors hold the fewest channels
+/// that are nobody's, bands of one or two vectors being slower by a quarter of one. No band has heads of two groups.
+template <Scalar T, class Exec>
+int choose_abreast(const SsdScanShape& shape, const SsdScanOptions& options, const SsdScanTiling& tiling) {
+  if constexpr (impl::scan_tiles<Exec, T> != impl::ScanTiles::vectors) return 1;
+  const bool one_group = options.first_head % options.heads_per_group + shape.heads <= options.heads_per_group;
+  const auto fits = [&](int abreast) {
+    return one_group || (options.heads_per_group % abreast == 0 && options.first_head % abreast == 0 &&
+                         tiling.head_block % abreast == 0);
+  };
+  const auto cost = [&](std::int64_t heads) {
+    const std::int64_t vectors = impl::SsdScanScratch::whole(heads * tiling.head_tile) / tile::scan_lanes;
+    return heads == 0 ? 0 : 4 * vectors + (vectors < 3 ? 1 : 0);
+  };
+  const auto cost_of_block = [&](int abreast) {
+    return tiling.head_block / abreast * cost(abreast) + cost(tiling.head_block % abreast);
+  };
+  if (tiling.abreast > 0) return fits(tiling.abreast) ? tiling.abreast : 1;
+  int best = 1;
+  for (int abreast = 2; abreast <= tiling.head_block && abreast * tiling.head_tile <= widest_band; ++abreast) {
+    if (fits(abreast) && cost_of_block(abreast) < cost_of_block(best)) best = abreast;
+  }
+  return best;
+}
+
 /// Segments of a row when the caller leaves it to the plan: enough to keep the machine busy, none where the heads
 /// do. Every segment is walked up to twice, so fewer than two teams' worth of idle threads gain nothing, and segments
 /// of a few chunks neither.
@@ -126,6 +153,7 @@ SsdScanPlan<T, Exec>::SsdScanPlan(const Exec& exec, const SsdScanShape& shape, c
   tiling_ = choose_tiling<T>(exec, shape, options.chunk_size, tiling);
   options_.chunk_size = tiling_.chunk;
   if (tiling_.head_block == 0) tiling_.head_block = choose_head_block<T>(exec, shape, tiling_);
+  tiling_.abreast = choose_abreast<T, Exec>(shape, options_, tiling_);
   const std::int64_t segments = options.segments > 0 ? options.segments : choose_segments<T>(exec, shape, tiling_);
   segment_length_ = std::max<std::int64_t>(1, (shape.length + segments - 1) / segments);
   options_.segments = std::max<std::int64_t>(1, (shape.length + segment_length_ - 1) / segment_length_);

@@ -99,6 +99,30 @@ class SweepTeam {
     head_ = first_head_ + index;
     group_ = (head_ + call_.first_head) / call_.heads_per_group;
     place_ = index;
+    if constexpr (tiles == ScanTiles::vectors) beside_ = index % call_.tiling.abreast;
+  }
+
+  /// work() with each of `heads` heads from the present one on, and back to that.
+  template <class Work>
+  KOKKOS_INLINE_FUNCTION void for_heads_from(int heads, const Work& work) {
+    const int first = place_;
+    for (int i = 0; i < heads; ++i) {
+      to_head(first + i);
+      work();
+    }
+    to_head(first);
+  }
+
+  /// work(heads), turned to the first, for the heads of the team's block that lie side by side in the tiles.
+  template <class Work>
+  KOKKOS_INLINE_FUNCTION void for_heads_abreast(const Work& work) {
+    const int left = call_.heads - first_head_;
+    const int block = left < call_.tiling.head_block ? left : call_.tiling.head_block;
+    const int step = call_.tiling.abreast;
+    for (int i = 0; i < block; i += step) {
+      to_head(i);
+      work(block - i < step ? block - i : step);
+    }
   }
 
   /// work() with each head of the team's block.
@@ -231,8 +255,11 @@ class SweepTeam {
   // Tiles in scratch memory, see SsdScanScratch: functions and not members, so that a GPU's threads need not hold all
   // these addresses.
 
+  /// Of the tiles, the first that is the head's.
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION int column() const { return tiles == ScanTiles::vectors ? beside_ * width_ : 0; }
   [[nodiscard]] KOKKOS_INLINE_FUNCTION Matrix<V> state() const {
-    V* const begin = base_ + call_.scratch.state + place_ * call_.scratch.state_size;
+    const int place = tiles == ScanTiles::vectors ? place_ / call_.tiling.abreast : place_;
+    V* const begin = base_ + call_.scratch.state + place * call_.scratch.state_size + column();
     const std::int64_t row = call_.scratch.state_row;
     return tiles == ScanTiles::warps ? Matrix<V>{begin, 1, row} : Matrix<V>{begin, row, 1};
   }
@@ -242,13 +269,14 @@ class SweepTeam {
     return tiles == ScanTiles::warps ? Matrix<Operand>{begin, 1, row} : Matrix<Operand>{begin, row, 1};
   }
   [[nodiscard]] KOKKOS_INLINE_FUNCTION Matrix<Operand> x() const {
-    return {operands(call_.scratch.x), call_.scratch.row, 1};
+    return {operands(call_.scratch.x) + column(), call_.scratch.row, 1};
   }
   [[nodiscard]] KOKKOS_INLINE_FUNCTION Operand* operands(std::int64_t place) const {
     return reinterpret_cast<Operand*>(base_ + place);
   }
   [[nodiscard]] KOKKOS_INLINE_FUNCTION V* token_vector(int index) const {
-    return base_ + call_.scratch.vectors + index * call_.scratch.token_row;
+    V* const begin = base_ + call_.scratch.vectors + index * call_.scratch.vector;
+    return tiles == ScanTiles::vectors ? begin + beside_ * call_.scratch.token_row : begin;
   }
   [[nodiscard]] KOKKOS_INLINE_FUNCTION V* delta() const { return token_vector(0); }
   [[nodiscard]] KOKKOS_INLINE_FUNCTION V* log_decay() const { return token_vector(1); }
@@ -315,16 +343,21 @@ class SweepTeam {
   KOKKOS_INLINE_FUNCTION void load_channels(const Strided<const T, 4>& from, std::int64_t first, int count) const {
     if constexpr (tiles == ScanTiles::vectors) {
       if (from.stride[3] == 1) {
-        const T* rows = &from(row_, first, head_, channel_);
-        const T* next = head_ + 1 < call_.heads ? rows + from.stride[2] : nullptr;
-        Kokkos::single(Kokkos::PerTeam(team_), [&]() {
-          tile::load_rows(tile::InputRows<T, V>{count, width_, rows, from.stride[1], next, x().data, x().row});
-        });
-        return;
+        const T* next = head_ + 1 < call_.heads ? &from(row_, first, head_ + 1, channel_) : nullptr;
+        return load_channel_rows(from, first, count, 1, next);
       }
     }
     tile::start_load(team_, kind(), count, width_,
                      Matrix<const T>{&from(row_, first, head_, channel_), from.stride[1], from.stride[3]}, x());
+  }
+
+  /// The same on a host, where the channels lie side by side: of one head, or of several that do so too.
+  KOKKOS_INLINE_FUNCTION void load_channel_rows(const Strided<const T, 4>& from, std::int64_t first, int count,
+                                                int heads, const T* next) const {
+    const T* rows = &from(row_, first, head_, channel_);
+    Kokkos::single(Kokkos::PerTeam(team_), [&]() {
+      tile::load_rows(tile::InputRows<T, V>{count, heads * width_, rows, from.stride[1], next, x().data, x().row});
+    });
   }
 
   [[nodiscard]] KOKKOS_INLINE_FUNCTION tile::ProductKind kind() const {
@@ -339,7 +372,8 @@ class SweepTeam {
   int head_, channel_, width_;
   V* base_;
   int first_head_;
-  int place_;  ///< of the head in the block
+  int place_;       ///< of the head in the block
+  int beside_ = 0;  ///< on a host, heads abreast that come before it
 };
 
 /// Teams for `stretches` stretches of all heads. With `outputs` they have the tiles that outputs take.

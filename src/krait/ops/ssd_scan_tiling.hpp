@@ -4,6 +4,7 @@
 /// \file
 /// How a scan is cut into tiles, and what of it lies in a team's scratch memory.
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -22,6 +23,7 @@ struct SsdScanTiling {
   int team_size = 0;      ///< threads
   int scratch_level = 0;  ///< 0 on chip, 1 in global memory; on hosts both are ordinary memory
   int head_block = 0;     ///< heads whose states the team keeps in the main sweep
+  int abreast = 0;        ///< heads of a group whose channels lie side by side in the tiles; 1 but on hosts
 };
 
 /// Who works on the tiles of a team, which decides how they lie.
@@ -60,17 +62,18 @@ struct SsdScanScratch {
 
   // From one row to the next, in elements.
   std::int64_t row;        ///< of channels, in x and scaled
-  std::int64_t token_row;  ///< of tokens, in scores and weights; the vectors are as long
+  std::int64_t token_row;  ///< of tokens, in scores and weights; the vectors of a head are as long
   std::int64_t b_row;      ///< of B. One more on a GPU without warps, where transposing would meet one memory bank
   std::int64_t c_row;
   std::int64_t y_row;
   std::int64_t state_row;
-  std::int64_t state_size;  ///< of one head, in accumulators
+  std::int64_t state_size;  ///< of the heads abreast, in accumulators
+  std::int64_t vector;      ///< of the heads abreast
 
   // What every sweep has.
   std::int64_t sweeps;  ///< (head_block, sweep_size)
-  std::int64_t state;   ///< (head_block, N, state_row): transposed, so that its rows are channels, as those of x and y.
-                        ///< Of warps (head_block, P, state_row)
+  std::int64_t state;   ///< (head_block / abreast, N, state_row): transposed, so that its rows are channels, as those
+                        ///< of x and y. Of warps (head_block, P, state_row)
   std::int64_t b;       ///< (N, b_row); of warps (chunk, b_row)
   std::int64_t x;       ///< (chunk, row)
   std::int64_t vectors;
@@ -83,22 +86,26 @@ struct SsdScanScratch {
   std::int64_t scaled;   ///< (chunk, row)
   std::int64_t y;        ///< (chunk, y_row)
   std::int64_t skip;     ///< (row)
+  std::int64_t through;  ///< (row), on a host
   std::int64_t count;
 
  private:
   static SsdScanScratch plain(const SsdScanTiling& tiling, std::int64_t d_state, bool host) {
     SsdScanScratch s;
-    s.row = s.y_row = s.state_row = host ? whole(tiling.head_tile) : tiling.head_tile;
+    const std::int64_t abreast = std::max(1, tiling.abreast);
+    s.row = s.y_row = s.state_row =
+        host ? whole((abreast - 1) * tiling.head_tile + whole(tiling.head_tile)) : tiling.head_tile;
     s.token_row = host ? whole(tiling.chunk) : tiling.chunk;
     s.b_row = host ? s.token_row : s.token_row + 1;
     s.c_row = d_state;
     s.state_size = d_state * s.row;
+    s.vector = abreast * s.token_row;
     s.sweeps = 0;
     s.state = whole(std::int64_t{tiling.head_block} * sweep_size);
-    s.b = s.state + tiling.head_block * s.state_size;
+    s.b = s.state + (tiling.head_block + abreast - 1) / abreast * s.state_size;
     s.x = s.b + d_state * s.b_row;
     s.vectors = s.x + tiling.chunk * s.row;
-    s.sweep_count = s.vectors + vector_count * s.token_row;
+    s.sweep_count = s.vectors + vector_count * s.vector;
     s.c = s.sweep_count;
     s.scores = s.c + tiling.chunk * d_state;
     // On a host there is room to keep x and the products inside a chunk, which several heads share.
@@ -107,7 +114,8 @@ struct SsdScanScratch {
     s.scaled = host ? behind : s.x;
     s.y = host ? s.scaled + tiling.chunk * s.row : behind;
     s.skip = s.y + tiling.chunk * s.row;
-    s.count = s.skip + s.row;
+    s.through = s.skip + s.row;
+    s.count = host ? s.through + s.row : s.through;
     return s;
   }
 
@@ -125,6 +133,7 @@ struct SsdScanScratch {
     s.b_row = s.c_row = tile::cuda::operand_pitch<T>(N);
     s.state_row = tile::cuda::tile_pitch(N);
     s.state_size = channels * s.state_row;
+    s.vector = s.token_row;
     s.sweeps = 0;
     s.state = whole(std::int64_t{tiling.head_block} * sweep_size);
     s.b = s.state + tiling.head_block * s.state_size;
@@ -136,7 +145,7 @@ struct SsdScanScratch {
     s.scaled = s.x;
     s.y = s.weights + operands(tokens * s.token_row);
     s.skip = s.y + tokens * s.y_row;
-    s.count = s.skip + s.row;
+    s.through = s.count = s.skip + s.row;
     return s;
   }
 };

@@ -32,17 +32,25 @@ inline constexpr bool has_host_pieces = krait::impl::is_host_execution<typename 
 inline constexpr bool has_host_pieces = false;
 #endif
 
-/// Outputs of a chunk of tokens of one head, and the state behind it.
+/// Outputs of a chunk of tokens of one head, and the state behind it. Threads of a host have scan_heads().
 template <class Member, class V, class E>
 KOKKOS_INLINE_FUNCTION void scan_chunk(const Member& team, [[maybe_unused]] const ProductKind& kind,
                                        const ScanChunk<V, E>& chunk) {
   if constexpr (has_warp_pieces<typename Member::execution_space, E>) {
     cuda::scan_chunk(team, kind, chunk);
-  } else if constexpr (has_host_pieces<Member>) {
-    Kokkos::single(Kokkos::PerTeam(team), [&]() { KOKKOS_IF_ON_HOST((host::scan_chunk(chunk);)) });
-    team.team_barrier();
   } else {
     generic::scan_chunk(team, chunk);
+  }
+}
+
+/// The same of some heads side by side, on a host.
+template <class Member, class V>
+KOKKOS_INLINE_FUNCTION void scan_heads(const Member& team, const ScanHeads<V>& chunk) {
+  if constexpr (has_host_pieces<Member>) {
+    Kokkos::single(Kokkos::PerTeam(team), [&]() { KOKKOS_IF_ON_HOST((host::scan_heads(chunk);)) });
+    team.team_barrier();
+  } else {
+    KOKKOS_IF_ON_HOST((for (int h = 0; h < chunk.heads; ++h) generic::scan_chunk(team, chunk.head(h));))
   }
 }
 

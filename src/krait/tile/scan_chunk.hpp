@@ -5,6 +5,8 @@
 /// What a chunk of tokens of one head works on, in scratch memory. No Kokkos here, for the sources with vector
 /// instructions.
 
+#include <cstdint>
+
 namespace krait::tile {
 
 /// Elements to which the rows of channels of a ScanChunk, and its rows of tokens, are rounded up: whole vectors of any
@@ -53,6 +55,38 @@ struct ScanChunk {
   A* low;           ///< (token_row)
   A* enter;         ///< (token_row)
   A* leave;         ///< (token_row)
+};
+
+/// Rows of tokens in the caller's memory that will be loaded or stored soon: they are asked for little by little while
+/// the state is worked on. All at once, more requests would wait than a core can have under way.
+struct ComingRows {
+  int tokens;
+  int bytes;  ///< of a row
+  const char* first;
+  std::int64_t pitch;  ///< from one row to the next, in bytes
+};
+
+/// Chunks of some heads of one group, side by side: in the rows of channels, the channels of a head follow on those of
+/// the head before, and the vectors over the tokens follow each other too, `token_row` apart. The heads share c, b and
+/// scores, and the memory of the weights, which may not be the scores.
+template <class A>
+struct ScanHeads {
+  int heads;
+  const A* log_rates;  ///< (heads), `rate_stride` apart
+  std::int64_t rate_stride;
+  A* through;  ///< (row): for the piece's own use
+  int coming_count;
+  ComingRows coming[3];
+  ScanChunk<A> first;  ///< but for log_rate that of the first head
+
+  [[nodiscard]] ScanChunk<A> head(int h) const {
+    ScanChunk<A> k = first;
+    k.log_rate = log_rates[h * rate_stride];
+    for (A** row : {&k.x, &k.state, &k.y, &k.scaled}) *row += h * k.channels;
+    if (k.skip != nullptr) k.skip += h * k.channels;
+    for (A** tokens : {&k.steps, &k.high, &k.low, &k.enter, &k.leave}) *tokens += h * k.token_row;
+    return k;
+  }
 };
 
 /// The decays of a chunk, in vectors over its tokens.

@@ -12,6 +12,6 @@ namespace krait::tile::host {
 
 /// A: float or double.
 template <class A>
-void scan_chunk(const ScanChunk<A>& chunk);
+void scan_heads(const ScanHeads<A>& chunk);
 
 }  // namespace krait::tile::host
