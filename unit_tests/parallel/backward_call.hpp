@@ -33,6 +33,7 @@ struct BackwardCall {
   bool overwrite_dy = false;
   Values input = {};
   Values dy = {};
+  bool with_another = false;  ///< the backward is that of an operator which has made no forward
 
   [[nodiscard]] Gradients run(const Communicator& context, const SequenceLayout& layout, const DocumentMap& documents,
                               const SequenceOperatorParameters<T, Exec>& parameters) const {
@@ -66,15 +67,17 @@ struct BackwardCall {
     const OperatorGradients<T> gradients(parameters);
     const auto scratch = poisoned_view<Array<float*>>(
         (op.backward_workspace_bytes(context, layout, rows, saving, overwrite_dy) + 3) / 4);
-    op.backward(exec, context, layout, documents, parameters, gradients.views,
-                {.xBCdt = xBCdt,
-                 .dy = dy_tensor.tensor,
-                 .dxBCdt = dxBCdt,
-                 .saved = saved,
-                 .saving = saving,
-                 .workspace = make_tensor<std::byte*, Exec, 1>(reinterpret_cast<std::byte*>(scratch.data()),
-                                                               {4 * static_cast<std::int64_t>(scratch.size())}),
-                 .room = room});
+    const auto other = make_sequence_operator<T>(strategy, config);
+    SequenceOperator<T>& behind = with_another ? *other : op;
+    behind.backward(exec, context, layout, documents, parameters, gradients.views,
+                    {.xBCdt = xBCdt,
+                     .dy = dy_tensor.tensor,
+                     .dxBCdt = dxBCdt,
+                     .saved = saved,
+                     .saving = saving,
+                     .workspace = make_tensor<std::byte*, Exec, 1>(reinterpret_cast<std::byte*>(scratch.data()),
+                                                                   {4 * static_cast<std::int64_t>(scratch.size())}),
+                     .room = room});
     exec.fence("krait::test: backward is done");
     if (room == 0) {
       EXPECT_TRUE(same(dy_tensor.tensor, gradient));

@@ -85,6 +85,20 @@ TEST(StatePassingBackward, AnyLength) {
                                              {0, length / 2, length}, Decay::slow);
 }
 
+TEST(StatePassingBackward, NeedsOnlyWhatWasSaved) {
+  const auto world = Communicator::world(Exec());
+  const SequenceOperatorConfig config = odd(6, 2, StateExchange::automatic);
+  const OperatorParameters<float> parameters(config, Decay::slow);
+  const auto layout = SequenceLayout::zigzag(world, 61);
+  for (const Saving saving : {Saving::lean, Saving::full}) {
+    BackwardCall<float> call{config, Strategy::state_passing, saving};
+    const auto run = [&] { return call.run(world, layout, packed(2, documents_of_61), parameters.views()); };
+    const auto same_operator = run();
+    call.with_another = true;
+    EXPECT_TRUE(run() == same_operator);
+  }
+}
+
 /// Bytes that the rank which sends most sends in a forward of one row, in bfloat16, of a layer of Nemotron-H-8B.
 double counted_bytes(const Communicator& world, Strategy strategy, StateExchange exchange,
                      const SequenceLayout& layout) {

@@ -180,8 +180,7 @@ ConvScan<T, Exec>::Backward::Backward(const Exec& exec, const SsdScanShape& shap
       dA(Kokkos::view_alloc(exec, Kokkos::WithoutInitializing, "krait::ConvScan::dA"), shape.heads) {}
 
 template <Scalar T, class Exec>
-void ConvScan<T, Exec>::slice_parameters(const Exec& exec,
-                                         const SequenceOperatorParameters<T, Exec>& parameters) const {
+void ConvScan<T, Exec>::take_parameters(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters) const {
   using Range = Kokkos::RangePolicy<Exec, Kokkos::IndexType<std::int64_t>>;
   Kokkos::parallel_for("krait::ConvScan::slice_convolution", Range(exec, 0, partition_.conv_channels_local()),
                        SliceConvolution<A, Exec>{parameters.conv_weight, parameters.conv_bias, conv_rows_, conv_weight_,
@@ -200,15 +199,22 @@ void ConvScan<T, Exec>::run(const Exec& exec, const SequenceOperatorParameters<T
 template <Scalar T, class Exec>
 void ConvScan<T, Exec>::convolve(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
                                  const ConvScanTensors<T, Exec>& tensors, const SequenceRuns& runs) const {
+  convolve(exec, parameters, tensors, runs, 0, partition_.conv_channels_local());
+}
+
+template <Scalar T, class Exec>
+void ConvScan<T, Exec>::convolve(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
+                                 const ConvScanTensors<T, Exec>& tensors, const SequenceRuns& runs, std::int64_t begin,
+                                 std::int64_t count) const {
   if (blocks_.empty()) return;
-  slice_parameters(exec, parameters);
+  take_parameters(exec, parameters);
   CausalConv1dArguments<T, Exec> convolution;
-  convolution.x = columns(tensors.input, 0, partition_.conv_channels_local());
-  convolution.weight = conv_weight_;
-  if (!is_absent(parameters.conv_bias)) convolution.bias = conv_bias_;
+  convolution.x = columns(tensors.input, begin, count);
+  convolution.weight = slice(Tensor<const A**, Exec>(conv_weight_), begin, count);
+  if (!is_absent(parameters.conv_bias)) convolution.bias = slice(Tensor<const A*, Exec>(conv_bias_), begin, count);
   convolution.initial_states = tensors.conv_states;
   convolution.final_states = tensors.final_conv_states;
-  convolution.out = tensors.conv_out;
+  convolution.out = columns(tensors.conv_out, begin, count);
   convolution.activation = config_.activation;
   convolution.x_map = tensors.map;
   causal_conv1d(exec, convolution, runs);
@@ -345,7 +351,7 @@ void ConvScan<T, Exec>::scan_backward(const Exec& exec, const SequenceOperatorPa
              runs);
     xBC = tensors.conv_memory;
   } else {
-    slice_parameters(exec, parameters);
+    take_parameters(exec, parameters);
   }
   Kokkos::parallel_for("krait::ConvScan::clear_gradients", Range(exec, 0, channels),
                        ClearGradients<A, Exec>{backward_->dconv_weight, backward_->dconv_bias, backward_->dA});

@@ -101,7 +101,11 @@ class ConvScan {
   /// \{
   void convolve(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
                 const ConvScanTensors<T, Exec>& tensors, const SequenceRuns& runs) const;
-  /// After convolve(), which also prepares the parameters. States are those of the block's heads, here and below; input
+  /// Channels [begin, begin + count) of it alone; states are those of these channels.
+  void convolve(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
+                const ConvScanTensors<T, Exec>& tensors, const SequenceRuns& runs, std::int64_t begin,
+                std::int64_t count) const;
+  /// After convolve() or take_parameters(). States are those of the block's heads, here and below; input
   /// and output are those of the rank.
   void scan(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
             const ConvScanTensors<T, Exec>& tensors, const SequenceRuns& runs, std::int64_t block = 0) const;
@@ -140,6 +144,9 @@ class ConvScan {
   void input_gradients(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
                        const ConvInputGradients<T, Exec>& tensors, const SequenceRuns& runs) const;
 
+  /// Keeps the rank's part of the parameters as they are now. convolve() and scan_backward() do it themselves.
+  void take_parameters(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters) const;
+
   /// Bytes of `scratch` in run_backward(); also of an object that there is not yet.
   [[nodiscard]] std::size_t backward_scratch_bytes() const;
   static std::size_t backward_scratch_bytes(const SequenceOperatorConfig& config, const HeadPartition& partition,
@@ -169,8 +176,6 @@ class ConvScan {
     Backward(const Exec& exec, const SsdScanShape& shape, const SsdScanOptions& options, std::int64_t channels,
              std::int64_t taps);
   };
-
-  void slice_parameters(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters) const;
 
   SequenceOperatorConfig config_;
   HeadPartition partition_;

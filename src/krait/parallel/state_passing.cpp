@@ -338,20 +338,28 @@ void StatePassing<T, Exec>::backward(const Exec& exec, const Communicator& conte
   restore(flat<A, Exec>(room + pieces.scan, slots * plan.shape.state()), kept + saved.states);
   cut.states.take_final_gradients(exec, arguments.dfinal.ssm, dfinal);
 
-  // The convolution again, unless it was saved, by the same runs and states.
+  // The convolution again, unless it was saved, by the same runs and states: first C alone, which is all that summaries
+  // need, the rest while gradients of states travel.
   impl::ConvScanBackwardTensors<T, Exec> tensors;
   tensors.input = arguments.xBCdt;
   tensors.conv_states = conv_before;
   tensors.states = states;
-  if (arguments.saving == Saving::full) {
-    tensors.conv_out = conv(reinterpret_cast<const T*>(kept + saved.conv_out));
+  const std::int64_t first_of_C = channels - config_.groups * config_.d_state;
+  const bool again = arguments.saving == Saving::lean;
+  const auto convolve = [&](std::int64_t begin, std::int64_t end) {
+    impl::ConvScanTensors<T, Exec> convolution;
+    convolution.input = arguments.xBCdt;
+    convolution.conv_out = conv(reinterpret_cast<T*>(workspace + blocks.conv_out));
+    convolution.conv_states =
+        Tensor<T***, Exec>(Kokkos::subview(conv_before, Kokkos::ALL, Kokkos::make_pair(begin, end), Kokkos::ALL));
+    plan.conv_scan.convolve(exec, parameters, convolution, runs.pieces, begin, end - begin);
+  };
+  if (again) {
+    tensors.conv_out = conv(reinterpret_cast<const T*>(workspace + blocks.conv_out));
+    convolve(first_of_C, channels);
   } else {
-    const auto conv_out = conv(reinterpret_cast<T*>(workspace + blocks.conv_out));
-    plan.conv_scan.convolve(
-        exec, parameters,
-        {.input = arguments.xBCdt, .map = {}, .conv_out = conv_out, .out = {}, .conv_states = conv_before},
-        runs.pieces);
-    tensors.conv_out = conv_out;
+    tensors.conv_out = conv(reinterpret_cast<const T*>(kept + saved.conv_out));
+    plan.conv_scan.take_parameters(exec, parameters);
   }
   tensors.dout = arguments.dy;
   tensors.dconv_out = conv(reinterpret_cast<T*>(workspace + blocks.dconv_out));
@@ -372,6 +380,7 @@ void StatePassing<T, Exec>::backward(const Exec& exec, const Communicator& conte
         plan.side(block, exec), context, maps,
         memory_of<Exec>(workspace + blocks.exchange + block.descending_memory, block.descending.workspace_bytes())));
   }
+  if (again) convolve(0, first_of_C);
   for (const auto& block : plan.blocks) {
     auto& [leaving, request] = arrivals[static_cast<std::size_t>(block.number)];
     request.wait_on(exec);
