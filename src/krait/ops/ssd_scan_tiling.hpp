@@ -53,6 +53,12 @@ struct SsdScanScratch {
     return (elements + tile::scan_lanes - 1) / tile::scan_lanes * tile::scan_lanes;
   }
 
+  /// The same, and one more where the rows would meet few sets of a first-level cache.
+  static std::int64_t spread(std::int64_t elements) {
+    const std::int64_t row = whole(elements);
+    return row % (8 * tile::scan_lanes) == 0 ? row + tile::scan_lanes : row;
+  }
+
   /// Per-token vectors: step size, log-decay (later: factor to the end of the chunk), its sums (high and low part),
   /// factor from the beginning of the chunk.
   static constexpr int vector_count = 5;
@@ -93,12 +99,13 @@ struct SsdScanScratch {
   static SsdScanScratch plain(const SsdScanTiling& tiling, std::int64_t d_state, bool host) {
     SsdScanScratch s;
     const std::int64_t abreast = std::max(1, tiling.abreast);
-    s.row = s.y_row = s.state_row =
-        host ? whole((abreast - 1) * tiling.head_tile + whole(tiling.head_tile)) : tiling.head_tile;
+    const std::int64_t channels = (abreast - 1) * tiling.head_tile + whole(tiling.head_tile);
+    s.row = s.y_row = host ? spread(channels) : tiling.head_tile;
+    s.state_row = host ? whole(channels) : tiling.head_tile;
     s.token_row = host ? whole(tiling.chunk) : tiling.chunk;
     s.b_row = host ? s.token_row : s.token_row + 1;
     s.c_row = d_state;
-    s.state_size = d_state * s.row;
+    s.state_size = d_state * s.state_row;
     s.vector = abreast * s.token_row;
     s.sweeps = 0;
     s.state = whole(std::int64_t{tiling.head_block} * sweep_size);

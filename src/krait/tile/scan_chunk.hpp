@@ -33,10 +33,10 @@ struct ScanChunk {
   int tokens;     ///< Q
   int d_state;    ///< N
   int channels;   ///< P, of this tile of the head
-  int row;        ///< from one row of channels to the next, in x, y, scaled and state
+  int row;        ///< from one row of channels to the next, in x, y and scaled
   int token_row;  ///< from one row of tokens to the next, in scores and weights
   int b_row;      ///< the same in b
-  int c_row;      ///< from one row to the next; N but for warps, as the next two are `row`
+  int c_row;      ///< from one row to the next; N but for warps, as y_row is `row`
   int y_row;
   int state_row;
   A log_rate;  ///< A of the head, <= 0

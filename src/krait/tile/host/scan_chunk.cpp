@@ -172,9 +172,9 @@ class ChunkOfHeads {
     const int seen = column * k_.d_state + n * Vectors * lanes_;
     ask_for_rows(seen, seen + Rows * Vectors * lanes_);
     V s[Rows][Vectors];
-    A* state = k_.state + n * k_.row + column;
+    A* state = k_.state + n * k_.state_row + column;
     for (int r = 0; r < Rows; ++r) {
-      for (int v = 0; v < Vectors; ++v) s[r][v] = at(state + r * k_.row + v * lanes_);
+      for (int v = 0; v < Vectors; ++v) s[r][v] = at(state + r * k_.state_row + v * lanes_);
     }
     A* y = k_.y + column;
     const A* c = k_.c + n;
@@ -187,7 +187,7 @@ class ChunkOfHeads {
       }
       for (int v = 0; v < Vectors; ++v) put(sum[v], y + v * lanes_);
       y += k_.row;
-      c += k_.d_state;
+      c += k_.c_row;
     }
     for (int v = 0; v < Vectors; ++v) {
       const V through = at(all_.through + column + v * lanes_);
@@ -205,7 +205,7 @@ class ChunkOfHeads {
       x += k_.row;
     }
     for (int r = 0; r < Rows; ++r) {
-      for (int v = 0; v < Vectors; ++v) put(s[r][v], state + r * k_.row + v * lanes_);
+      for (int v = 0; v < Vectors; ++v) put(s[r][v], state + r * k_.state_row + v * lanes_);
     }
     return Rows;
   }
