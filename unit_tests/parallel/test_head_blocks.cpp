@@ -75,9 +75,9 @@ TEST(HeadBlocks, AreTwoWhereThatCostsNothing) {
   EXPECT_EQ(gather(81, 1, 1), 2);
   EXPECT_EQ(gather(1, 100, 1), 1);
   // A head of one row is 32 KiB.
-  EXPECT_EQ(gather(16, 1, 1), 2);
-  EXPECT_EQ(gather(14, 1, 1), 1);
-  EXPECT_EQ(gather(14, 2, 1), 2);
+  EXPECT_EQ(gather(64, 1, 1), 2);
+  EXPECT_EQ(gather(62, 1, 1), 1);
+  EXPECT_EQ(gather(62, 2, 1), 2);
   // Heads for each thread, in halves and as a whole: 8 and 4, 5 and 3, 10 and 5, 1 and 1, 3 and 2; segments of rows.
   EXPECT_EQ(gather(128, 1, 16), 2);
   EXPECT_EQ(gather(80, 1, 16), 1);

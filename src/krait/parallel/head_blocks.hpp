@@ -23,7 +23,7 @@ struct ScanShare {
 ///
 /// - there is nobody to talk to: fewer than two segments;
 /// - the state is passed on in blocks of heads anyway: StateExchange::chain;
-/// - the map of a half is a message of less than 256 KiB;
+/// - the states of a half are less than 1 MiB;
 /// - the threads would have more to do with two halves than with the whole: 80 heads are 5 for each of 16 threads, 40
 ///   are 3.
 ///

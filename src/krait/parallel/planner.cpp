@@ -78,6 +78,7 @@ struct BothWays {
 struct Exchanged {
   BothWays sent;
   double seconds = 0;
+  double under_way = 0;  ///< the part of it in which messages travel and nobody has to look after them
   std::int64_t memory = 0;
 };
 
@@ -372,8 +373,8 @@ Exchanged all_gather(const Model& model) {
     const std::int64_t segments = model.sharding.segments(r);
     if (segments > 0) result.sent.add_each(r, segments * map * others, others);
   }
-  result.seconds = model.network_seconds(result.sent.ascending) +
-                   model.copy_seconds(static_cast<double>(model.sharding.segments() * map));
+  result.under_way = model.network_seconds(result.sent.ascending);
+  result.seconds = result.under_way + model.copy_seconds(static_cast<double>(model.sharding.segments() * map));
   result.memory = model.sharding.segments() * map + model.sharding.most_segments() * (map + model.state_bytes());
   return result;
 }
@@ -401,7 +402,7 @@ Exchanged doubling(const Model& model) {
           if (to != r) sent.add(r, to, map, partners.is_new(turn, to) ? 1 : 0);
         }
       }
-      result.seconds += model.network_seconds(sent.ascending);
+      result.under_way += model.network_seconds(sent.ascending);
       result.sent.ascending.add(sent.ascending);
       result.sent.descending.add(sent.descending);
     }
@@ -410,9 +411,10 @@ Exchanged doubling(const Model& model) {
       const std::int64_t segments = model.sharding.segments(r);
       result.sent.add_each(r, steps * segments * map, steps * std::min(segments, model.ranks() - 1));
     }
-    result.seconds = model.network_seconds(result.sent.ascending);
+    result.under_way = model.network_seconds(result.sent.ascending);
   }
-  result.seconds += model.copy_seconds(compose_passes * static_cast<double>(steps * most_segments * map));
+  result.seconds =
+      result.under_way + model.copy_seconds(compose_passes * static_cast<double>(steps * most_segments * map));
   // Of every segment: its map, the windows it sends and receives, and what enters it.
   result.memory = most_segments * 4 * map;
   return result;
@@ -469,7 +471,14 @@ Prediction state_passing(const Model& model, StateExchange exchange) {
   const Exchanged states = exchange == StateExchange::all_gather ? all_gather(model)
                            : exchange == StateExchange::doubling ? doubling(model)
                                                                  : chain(model);
-  result.seconds += states.seconds + model.summary_seconds(/*descending=*/false);
+  // Blocks of heads follow each other, and each has the same messages; those of the chain are counted there. Forward,
+  // what all blocks but the last one send travels beside work.
+  const std::int64_t blocks = exchange == StateExchange::chain ? 1 : model.head_blocks(exchange);
+  const double summary = model.summary_seconds(/*descending=*/false);
+  const double work = summary + model.scan_seconds(tokens, heads, model.machine.scan_flops);
+  const double beside =
+      std::min(states.under_way, work) * static_cast<double>(blocks - 1) / static_cast<double>(blocks);
+  result.seconds += states.seconds - beside + summary;
   if (model.work.backward) result.seconds += states.seconds + model.summary_seconds(/*descending=*/true);
   result.seconds += model.copy_seconds((state_passes_forward + (model.work.backward ? state_passes_backward : 0)) *
                                        static_cast<double>(model.sharding.most_segments() * model.state_bytes()));
@@ -481,8 +490,6 @@ Prediction state_passing(const Model& model, StateExchange exchange) {
     sent.add(part);
     result.seconds += model.network_seconds(part);
   };
-  // Blocks of heads follow each other, and each has the same messages; those of the chain are counted there.
-  const std::int64_t blocks = exchange == StateExchange::chain ? 1 : model.head_blocks(exchange);
   const auto add_states = [&](Sent part) {
     for (std::int64_t& messages : part.messages) messages *= blocks;
     sent.add(part);

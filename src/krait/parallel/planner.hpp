@@ -73,9 +73,9 @@ struct Choice {
 ///             + messages one after the other * latency
 ///             + bytes sent / network_bandwidth
 ///
-/// of the rank that has most; what overlaps is not taken off. Volumes are exact, as the communicator's counters show
-/// them; for shardings of which only the counts are known they are bounds. docs/parallelism.md has the formulas;
-/// measure() finds out how good they are.
+/// of the rank that has most; of what overlaps, the states that travel beside work in a forward are taken off. Volumes
+/// are exact, as the communicator's counters show them; for shardings of which only the counts are known they are
+/// bounds. docs/parallelism.md has the formulas; measure() finds out how good they are.
 class Planner {
  public:
   /// \throws ConfigError for a machine that cannot be
