@@ -2,6 +2,7 @@
 #include "krait_plan/machine_file.hpp"
 
 #include <cctype>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <krait/core/error.hpp>
@@ -84,7 +85,7 @@ void write_machine(std::ostream& stream, const krait::Machine& machine) {
 
 krait::Machine read_machine(const std::string& path, const krait::Machine& defaults) {
   std::ifstream file(path);
-  if (!file) throw krait::ConfigError(path + " cannot be read");
+  if (!file || std::filesystem::is_directory(path)) throw krait::ConfigError(path + " cannot be read");
   krait::Machine machine = defaults;
   Reader(path, {std::istreambuf_iterator<char>(file), {}}).read(machine);
   try {

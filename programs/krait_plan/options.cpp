@@ -207,7 +207,7 @@ std::string help_text() {
          "  --check                  measure the machine, then the layer and the work that the other options "
          "describe,\n"
          "                           with every strategy, beside what is predicted for this many ranks\n"
-         "  --check-grid             the same of a list of cases, with 2 ranks, 3, 4, 8 ... and all; minutes\n"
+         "  --check-grid             the same of a list of cases, with 2 ranks, 4, 8 ... and all; minutes\n"
          "the answer\n"
          "  --json                   an array of objects instead of tables; strategies that cannot run are left out\n"
          "  --help                   this text\n"

@@ -127,8 +127,9 @@ TEST(KraitPlan, SaysWhatIsWrongWithAMachineFile) {
   EXPECT_THAT(error_of("{\"latency"), HasSubstr("expected \""));
   EXPECT_THAT(error_of("{} {}"), HasSubstr("something follows"));
   EXPECT_THAT(error_of(""), HasSubstr("expected {"));
-  EXPECT_THAT([] { plan::read_machine("/no/such/file"); },
-              testing::ThrowsMessage<krait::ConfigError>(HasSubstr("cannot be read")));
+  for (const char* path : {"/no/such/file", "/"})
+    EXPECT_THAT([path] { plan::read_machine(path); },
+                testing::ThrowsMessage<krait::ConfigError>(HasSubstr("cannot be read")));
 }
 
 TEST(KraitPlan, ChecksTellHowGoodAChoiceWas) {

@@ -247,6 +247,59 @@ TEST_F(Refusals, TensorsThatDoNotFit) {
   refuses<CapacityError>("workspace has ", layout, DocumentMap::whole_rows(1, 40), 0, 1);
 }
 
+// Kokkos calls a View without memory empty, whatever its extents.
+TEST_F(Refusals, TensorsWithoutMemory) {
+  const auto layout = SequenceLayout::zigzag(world_, 40);
+  const std::int64_t local = layout.local_length();
+  const auto none = [&](std::int64_t width) { return make_tensor<float***, Exec, 3>(nullptr, {1, local, width}); };
+  const Array<float***> input("krait::test::input", 1, static_cast<std::size_t>(local),
+                              static_cast<std::size_t>(config_.input_width()));
+  const OperatorParameters<float> parameters(config_, Decay::initialised);
+  for (const Strategy strategy : {Strategy::hidden_parallel, Strategy::state_passing}) {
+    const auto op = make_sequence_operator<float>(strategy, config_);
+    const auto call = [&](const SequenceOperatorArguments<float, Exec>& arguments) {
+      op->forward(Exec(), world_, layout, DocumentMap::whole_rows(1, 40), parameters.views(), arguments);
+    };
+    EXPECT_THAT([&] { call({.xBCdt = none(config_.input_width()), .y = none(config_.d_inner()), .workspace = {}}); },
+                ThrowsMessage<ShapeError>(HasSubstr("xBCdt has no memory")));
+    EXPECT_THAT([&] { call({.xBCdt = input, .y = none(config_.d_inner()), .workspace = {}}); },
+                ThrowsMessage<ShapeError>(HasSubstr("y has no memory")));
+  }
+}
+
+// Each rank's arguments fit its own configuration.
+TEST_F(Refusals, RanksWithDifferentConfigurations) {
+  if (world_.size() == 1) return;
+  const Exec exec;
+  const auto layout = SequenceLayout::zigzag(world_, 40);
+  const auto documents = DocumentMap::whole_rows(1, 40);
+  const bool odd = world_.rank() == world_.size() - 1;
+  const auto expect_refused = [&](Strategy strategy, const SequenceOperatorConfig& config) {
+    const auto op = make_sequence_operator<float>(strategy, config);
+    const auto input = make_shard<float>(layout, 1, config.input_width(), normal_values(3, 40, config.input_width()));
+    const auto y = make_shard<float>(layout, 1, config.d_inner(), normal_values(3, 40, config.d_inner()));
+    const Array<std::byte*> workspace("krait::test::workspace", op->workspace_bytes(world_, layout, 1, false));
+    const OperatorParameters<float> parameters(config, Decay::initialised);
+    EXPECT_THAT(
+        [&] {
+          op->forward(exec, world_, layout, documents, parameters.views(),
+                      {.xBCdt = input, .y = y, .workspace = workspace});
+        },
+        ThrowsMessage<LayoutError>(HasSubstr("disagree on the configuration")));
+  };
+  for (const Strategy strategy : {Strategy::hidden_parallel, Strategy::state_passing}) {
+    SequenceOperatorConfig config = config_;
+    config.d_state += odd ? 1 : 0;
+    expect_refused(strategy, config);
+    config = config_;
+    config.activation = odd ? Activation::none : Activation::silu;
+    expect_refused(strategy, config);
+  }
+  SequenceOperatorConfig config = config_;
+  config.state_exchange = odd ? StateExchange::chain : StateExchange::doubling;
+  expect_refused(Strategy::state_passing, config);
+}
+
 TEST_F(Refusals, TooLittleRoom) {
   if (world_.size() == 1) return;  // asks for none
   const auto layout = SequenceLayout::zigzag(world_, 40);

@@ -3,6 +3,8 @@
 
 #include <Kokkos_Core.hpp>
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <cstddef>
 #include <string>
 
@@ -137,6 +139,23 @@ std::int64_t fingerprint(const DocumentMap& documents) {
   return static_cast<std::int64_t>(hash);
 }
 
+std::int64_t fingerprint(const SequenceOperatorConfig& config) {
+  const std::array<std::int64_t, 11> values = {config.heads,
+                                               config.head_dim,
+                                               config.groups,
+                                               config.d_state,
+                                               config.d_conv,
+                                               config.chunk_size,
+                                               static_cast<std::int64_t>(config.activation),
+                                               static_cast<std::int64_t>(config.divisibility),
+                                               static_cast<std::int64_t>(config.state_exchange),
+                                               std::bit_cast<std::int64_t>(config.dt_limit.first),
+                                               std::bit_cast<std::int64_t>(config.dt_limit.second)};
+  std::uint64_t hash = 0;
+  for (const std::int64_t value : values) hash = mix64(hash ^ static_cast<std::uint64_t>(value));
+  return static_cast<std::int64_t>(hash);
+}
+
 void AgreedCall::operator()(const Communicator& group, const char* function, const SequenceLayout& layout,
                             const DocumentMap& documents, const std::function<void()>& check, const SharedValue* more) {
   if (group.size() == 1) return check();
@@ -147,6 +166,7 @@ void AgreedCall::operator()(const Communicator& group, const char* function, con
   if (last != agreed_.end() && last->layout == layout && same_documents(last->documents, documents)) return check();
   std::vector<SharedValue> shared = {{"rows", documents.rows()},
                                      {"length", layout.length()},
+                                     {"the configuration", configuration_},
                                      {"the layout", fingerprint(layout)},
                                      {"the documents", fingerprint(documents)}};
   if (more != nullptr) shared.push_back(*more);

@@ -10,6 +10,7 @@
 #include <krait/comm/communicator.hpp>
 #include <krait/layout/document_map.hpp>
 #include <krait/layout/sequence_layout.hpp>
+#include <krait/parallel/sequence_operator.hpp>
 
 namespace krait::impl {
 
@@ -29,9 +30,12 @@ struct SharedValue {
 void agree(const Communicator& group, const char* function, const std::vector<SharedValue>& shared,
            const std::function<void()>& check);
 
-/// A number that differs (with all but certainty) when any rank's tokens, or any document, differ.
+/// A number that differs (with all but certainty) when any rank's tokens, any document, or what messages and numbers of
+/// an operator depend on, differ. Ranks may ask for blocks of heads in different ways: those are compared by
+/// themselves.
 std::int64_t fingerprint(const SequenceLayout& layout);
 std::int64_t fingerprint(const DocumentMap& documents);
+std::int64_t fingerprint(const SequenceOperatorConfig& config);
 
 /// True when both have the same documents in the same order.
 bool same_documents(const DocumentMap& a, const DocumentMap& b);
@@ -43,8 +47,13 @@ bool same_documents(const DocumentMap& a, const DocumentMap& b);
 /// those that have made other calls in other groups meanwhile.
 class AgreedCall {
  public:
+  AgreedCall() = default;
+  /// Calls of an operator whose configuration must be the same on every rank, too.
+  explicit AgreedCall(const SequenceOperatorConfig& config) : configuration_(fingerprint(config)) {}
+
   /// \param more  what else must be the same on every rank, read after `check`; may be null
-  /// \throws LayoutError on every rank when ranks come with different layouts or documents; what `check` throws
+  /// \throws LayoutError on every rank when ranks come with different configurations, layouts or documents;
+  ///         what `check` throws
   void operator()(const Communicator& group, const char* function, const SequenceLayout& layout,
                   const DocumentMap& documents, const std::function<void()>& check, const SharedValue* more = nullptr);
 
@@ -55,6 +64,7 @@ class AgreedCall {
     SequenceLayout layout;
     DocumentMap documents;
   };
+  std::int64_t configuration_ = 0;
   std::vector<Agreed> agreed_;
 };
 

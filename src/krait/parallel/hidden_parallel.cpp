@@ -163,7 +163,7 @@ struct HiddenParallel<T, Exec>::Plan : Exchanges {
 };
 
 template <Scalar T, class Exec>
-HiddenParallel<T, Exec>::HiddenParallel(const SequenceOperatorConfig& config) : config_(config) {
+HiddenParallel<T, Exec>::HiddenParallel(const SequenceOperatorConfig& config) : config_(config), agreed_(config) {
   config_.validate();
 }
 

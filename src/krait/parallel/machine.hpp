@@ -41,7 +41,7 @@ struct Machine {
   friend bool operator==(const Machine&, const Machine&) = default;
 };
 
-/// Measures the machine in a few seconds: the steps of an operator on a small problem, a copy, messages of a few bytes
+/// Measures the machine in a second or two, longer where heads are tiny: the steps of an operator on a small problem, a copy, messages of a few bytes
 /// around the ring, an all-to-all, and an exchange of tokens for heads; the shortest of the slowest rank's times.
 /// Collective; equal on all ranks, bit for bit. One rank alone keeps the default network. Waits for `exec`, and
 /// allocates; its messages appear in the communicator's counters.

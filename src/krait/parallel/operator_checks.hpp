@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include <krait/core/error.hpp>
 #include <krait/parallel/sequence_operator.hpp>
@@ -16,7 +18,9 @@ void require_tensor(const std::string& function, const char* name, const View& v
   if (optional && is_absent(view)) return;
   KRAIT_REQUIRE(ShapeError, extents(view) == expected, function, ": ", name, " is ", extents(view), ", expected ",
                 expected);
-  KRAIT_REQUIRE(ShapeError, view.data() != nullptr || view.size() == 0, function, ": ", name, " has no memory");
+  // Not view.size(), which is 0 wherever there is no memory.
+  const bool empty = std::find(expected.begin(), expected.end(), 0) != expected.end();
+  KRAIT_REQUIRE(ShapeError, view.data() != nullptr || empty, function, ": ", name, " has no memory");
 }
 
 /// Throws unless `memory` is contiguous, has so many bytes and is aligned for elements of V.
