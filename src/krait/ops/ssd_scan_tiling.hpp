@@ -56,7 +56,7 @@ struct SsdScanScratch {
   /// The same, and one more where the rows would meet few sets of a first-level cache.
   static std::int64_t spread(std::int64_t elements) {
     const std::int64_t row = whole(elements);
-    return row % (8 * tile::scan_lanes) == 0 ? row + tile::scan_lanes : row;
+    return row % (std::int64_t{8} * tile::scan_lanes) == 0 ? row + tile::scan_lanes : row;
   }
 
   /// Per-token vectors: step size, log-decay (later: factor to the end of the chunk), its sums (high and low part),

@@ -134,7 +134,7 @@ class ChunkOfHeads {
           continue;
         }
         factor = hn::MaskedMulOr(factor, hn::FirstN(d_, static_cast<std::size_t>(m - j)), factor, more);
-        const auto below = hn::FirstN(d_, static_cast<std::size_t>(m - j + 1));
+        const auto below = hn::FirstN(d_, static_cast<std::size_t>(m - j) + 1);
         put(hn::IfThenElseZero(below, hn::Mul(factor, at(k.scores + place(m)))), k.weights + place(m));
       }
     }
