@@ -650,10 +650,11 @@ TEST(Planner, PackingIsWhatTokensForHeadsCost) {
                                .pack_bandwidth = 1e9,
                                .network_bandwidth = 1e30,
                                .latency = 1e-30};
-  const Workload work = workload(nemotron_h_8b, Sharding::contiguous(8, 1 << 16));
+  const std::int64_t share = 1 << 13;
+  const Workload work = workload(nemotron_h_8b, Sharding::contiguous(8, 8 * share));
   // 8 groups on 8 ranks: read and written once on either side of the layer.
-  const double columns = 2 * (128 * 64 + 2 * 8 * 128 + 128) + 2 * 128 * 64;
-  const double bytes = columns * static_cast<double>(work.scalar_bytes * work.batch * ((1 << 16) / 8));
+  const std::int64_t columns = 2 * (128 * 64 + 2 * 8 * 128 + 128) + 2 * 128 * 64;
+  const auto bytes = static_cast<double>(work.scalar_bytes * work.batch * share * columns);
   EXPECT_NEAR(find(Planner(machine).predict(work), "hidden_parallel").seconds * 1e9 / bytes, 1, 1e-9);
 }
 

@@ -325,8 +325,8 @@ void expect_solved(Problem<T>& problem, const Communicator& world, double tolera
   const auto ids = problem.documents.seq_idx();
   const auto reference = problem.reference(ids);
   const auto whole = [&problem](const std::vector<double>& values, std::int64_t width) {
-    const Array<double***> view("krait::test::whole", static_cast<std::size_t>(problem.rows),
-                                static_cast<std::size_t>(problem.layout.length()), static_cast<std::size_t>(width));
+    Array<double***> view("krait::test::whole", static_cast<std::size_t>(problem.rows),
+                          static_cast<std::size_t>(problem.layout.length()), static_cast<std::size_t>(width));
     std::copy(values.begin(), values.end(), view.data());
     return view;
   };
