@@ -527,14 +527,30 @@ TEST(Planner, CostsGrowWithTheWork) {
   }
 }
 
+/// A machine on which nothing takes time.
+const krait::Machine costless{.scan_flops = 1e30,
+                              .scan_backward_flops = 1e30,
+                              .summary_flops = 1e30,
+                              .memory_bandwidth = 1e30,
+                              .network_bandwidth = 1e30,
+                              .latency = 1e-30};
+
+TEST(Planner, PackingIsWhatTokensForHeadsCost) {
+  krait::Machine machine = costless;
+  machine.pack_bandwidth = 1e9;
+  const std::int64_t share = 1 << 13;
+  const Workload work = workload(nemotron_h_8b, Sharding::contiguous(8, 8 * share));
+  // 8 groups on 8 ranks: read and written once on either side of the layer.
+  const std::int64_t columns = 2 * (128 * 64 + 2 * 8 * 128 + 128) + 2 * 128 * 64;
+  const auto bytes = static_cast<double>(work.scalar_bytes * work.batch * share * columns);
+  EXPECT_NEAR(find(Planner(machine).predict(work), "hidden_parallel").seconds * 1e9 / bytes, 1, 1e-9);
+}
+
 TEST(Planner, TimeOfTheScanIsItsOperationsOverTheMachine) {
-  // A machine on which nothing but the scan takes time.
-  const krait::Machine machine{.scan_flops = 1e12,
-                               .scan_backward_flops = 5e11,
-                               .summary_flops = 4e12,
-                               .memory_bandwidth = 1e30,
-                               .network_bandwidth = 1e30,
-                               .latency = 1e-30};
+  krait::Machine machine = costless;
+  machine.scan_flops = 1e12;
+  machine.scan_backward_flops = 5e11;
+  machine.summary_flops = 4e12;
   Workload work = workload(nemotron_h_8b, Sharding::contiguous(8, 1 << 16));
   const double one = 4.0 * 128 * 64 * 128 * (1 << 16) / 8 / 1e12;
   const auto seconds = [&](const char* name) { return find(Planner(machine).predict(work), name).seconds; };
@@ -641,22 +657,6 @@ TEST(Planner, NothingToDoTakesNothing) {
 }
 
 // ---- the machine ----
-
-TEST(Planner, PackingIsWhatTokensForHeadsCost) {
-  const krait::Machine machine{.scan_flops = 1e30,
-                               .scan_backward_flops = 1e30,
-                               .summary_flops = 1e30,
-                               .memory_bandwidth = 1e30,
-                               .pack_bandwidth = 1e9,
-                               .network_bandwidth = 1e30,
-                               .latency = 1e-30};
-  const std::int64_t share = 1 << 13;
-  const Workload work = workload(nemotron_h_8b, Sharding::contiguous(8, 8 * share));
-  // 8 groups on 8 ranks: read and written once on either side of the layer.
-  const std::int64_t columns = 2 * (128 * 64 + 2 * 8 * 128 + 128) + 2 * 128 * 64;
-  const auto bytes = static_cast<double>(work.scalar_bytes * work.batch * share * columns);
-  EXPECT_NEAR(find(Planner(machine).predict(work), "hidden_parallel").seconds * 1e9 / bytes, 1, 1e-9);
-}
 
 TEST(Machine, CalibrationForAShareOfAnySize) {
   const Kokkos::DefaultExecutionSpace exec;

@@ -13,6 +13,7 @@
 #include <krait/ops/projection.hpp>
 #include <krait/ops/projection_backward.hpp>
 #include <krait/parallel/agreement.hpp>
+#include <krait/parallel/operator_checks.hpp>
 
 namespace krait {
 
@@ -269,9 +270,7 @@ void MambaMixer<T, Exec>::check_tensor(const char* function, const char* name, c
   const std::vector<std::int64_t> expected = {call.documents.rows(), call.layout.local_length(), config_.d_model};
   KRAIT_REQUIRE(ShapeError, extents(tensor) == expected, function, ": ", name, " is ", extents(tensor), ", expected ",
                 expected, " (the documents' rows, the layout's local length, d_model)");
-  // Not tensor.size(), which is 0 wherever there is no memory.
-  const bool empty = std::find(expected.begin(), expected.end(), 0) != expected.end();
-  KRAIT_REQUIRE(ShapeError, empty || tensor.data() != nullptr, function, ": ", name, " has no memory");
+  impl::require_backed(function, name, tensor);
 }
 
 template <Scalar T, class Exec>

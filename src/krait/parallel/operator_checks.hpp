@@ -11,6 +11,15 @@
 
 namespace krait::impl {
 
+/// Throws ShapeError when a tensor has extents, but no memory behind them. Its size() would not tell: Kokkos calls a
+/// View without memory empty.
+template <class View>
+void require_backed(const std::string& function, const char* name, const View& view) {
+  const std::vector<std::int64_t> has = extents(view);
+  const bool empty = std::find(has.begin(), has.end(), 0) != has.end();
+  KRAIT_REQUIRE(ShapeError, view.data() != nullptr || empty, function, ": ", name, " has no memory");
+}
+
 /// Throws ShapeError unless `view` has these extents and memory; one that is optional may be absent.
 template <class View>
 void require_tensor(const std::string& function, const char* name, const View& view,
@@ -18,9 +27,7 @@ void require_tensor(const std::string& function, const char* name, const View& v
   if (optional && is_absent(view)) return;
   KRAIT_REQUIRE(ShapeError, extents(view) == expected, function, ": ", name, " is ", extents(view), ", expected ",
                 expected);
-  // Not view.size(), which is 0 wherever there is no memory.
-  const bool empty = std::find(expected.begin(), expected.end(), 0) != expected.end();
-  KRAIT_REQUIRE(ShapeError, view.data() != nullptr || empty, function, ": ", name, " has no memory");
+  require_backed(function, name, view);
 }
 
 /// Throws unless `memory` is contiguous, has so many bytes and is aligned for elements of V.

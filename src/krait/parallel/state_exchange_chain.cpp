@@ -9,6 +9,7 @@
 namespace krait::impl {
 
 std::int64_t chain_block(const StateMapShape& shape, std::int64_t element_bytes) {
+  constexpr std::int64_t message_bytes = std::int64_t{256} * 1024;
   const std::int64_t head_bytes = std::max<std::int64_t>(element_bytes * shape.rows * shape.state_size, 1);
   const std::int64_t heads = shape.chain_heads > 0 ? shape.chain_heads : message_bytes / head_bytes;
   return std::clamp<std::int64_t>(heads, 1, shape.heads);

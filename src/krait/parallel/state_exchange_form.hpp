@@ -113,9 +113,6 @@ std::shared_ptr<const StateExchangeForm<V, Exec>> make_doubling_form(ChainRoute 
 template <class V, class Exec>
 std::shared_ptr<const StateExchangeForm<V, Exec>> make_chain_form(ChainRoute route, const StateMapShape& shape);
 
-/// A message of about this size costs as much for its bytes as for being one.
-inline constexpr std::int64_t message_bytes = std::int64_t{256} * 1024;
-
 /// Heads in one message of a chain.
 std::int64_t chain_block(const StateMapShape& shape, std::int64_t element_bytes);
 
