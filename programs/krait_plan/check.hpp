@@ -27,7 +27,7 @@ struct Check {
 
   [[nodiscard]] const krait::Prediction& prediction(const krait::Measurement& of) const;
   [[nodiscard]] const krait::Measurement& fastest() const;
-  /// Measured seconds of what the planner chose over those of the fastest.
+  /// Measured time of what the planner chose over that of the fastest, each relative to the others of its round.
   [[nodiscard]] double regret() const;
   /// Predicted seconds over measured ones, minus 1.
   [[nodiscard]] double error(const krait::Measurement& of) const;

@@ -140,9 +140,15 @@ TEST(KraitPlan, ChecksTellHowGoodAChoiceWas) {
       {.strategy = Strategy::hidden_parallel, .seconds = 2, .bytes_sent_per_rank = 7, .messages = 1},
       {.strategy = Strategy::state_passing, .exchange = StateExchange::chain, .seconds = 1}};
   check.predicted.winner = 1;
-  check.measured = {
-      {.candidate = {Strategy::hidden_parallel}, .shortest = 1.6, .bytes_sent_per_rank = 7, .messages = 1},
-      {.candidate = {Strategy::state_passing, StateExchange::chain}, .shortest = 2, .bytes_sent_per_rank = 1}};
+  check.measured = {{.candidate = {Strategy::hidden_parallel},
+                     .shortest = 1.6,
+                     .relative = 0.8,
+                     .bytes_sent_per_rank = 7,
+                     .messages = 1},
+                    {.candidate = {Strategy::state_passing, StateExchange::chain},
+                     .shortest = 2,
+                     .relative = 1,
+                     .bytes_sent_per_rank = 1}};
   EXPECT_EQ(&check.fastest(), check.measured.data());
   EXPECT_DOUBLE_EQ(check.regret(), 1.25);
   EXPECT_DOUBLE_EQ(check.error(check.measured[0]), 0.25);

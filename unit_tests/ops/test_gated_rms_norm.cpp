@@ -98,6 +98,19 @@ TYPED_TEST(GatedRmsNorm, BothOrdersGroupSizesAndArrangementsMatchTheReference) {
   }
 }
 
+/// So many short groups that not all of a token are worked on together.
+TYPED_TEST(GatedRmsNorm, ManyGroups) {
+  for (const std::int64_t group_size : {1, 10, 33, 1100}) {
+    for (const bool before : {false, true}) {
+      SCOPED_TRACE(testing::Message() << before << ' ' << group_size);
+      Norm<TypeParam> norm(2, 3, 3300);
+      norm.group_size = group_size;
+      norm.norm_before_gate = before;
+      norm.expect_reference();
+    }
+  }
+}
+
 TYPED_TEST(GatedRmsNorm, GateBiasAndNormMayBeMissing) {
   for (const Arrangement arrangement : {Arrangement::features_last, Arrangement::features_first}) {
     Norm<TypeParam> no_gate(1, 5, 24, arrangement);

@@ -97,6 +97,17 @@ TYPED_TEST(ProjectionOf, EveryArrangementAndSeveralRows) {
   }
 }
 
+/// So many that a team has several tiles of tokens, with inputs for one block and for two.
+TYPED_TEST(ProjectionOf, ManyTokens) {
+  for (const Arrangement arrangement : {Arrangement::features_last, Arrangement::slice}) {
+    for (const std::int64_t inputs : {6, 129})
+      Projection<TypeParam>(1, 27001, inputs, 3, arrangement).expect_reference();
+  }
+}
+
+/// More than the caches of a host hold.
+TEST(ProjectionPath, LargeResults) { Projection<float>(1, 16411, 6, 517).expect_reference(); }
+
 TYPED_TEST(ProjectionOf, BiasMayBeMissing) {
   Projection<TypeParam> projection(2, 9, 20, 17);
   projection.bias = {};

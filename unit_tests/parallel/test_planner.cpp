@@ -714,6 +714,9 @@ TEST(Measurement, CountsWhatThePlannerPredicts) {
       const auto measured =
           krait::measure(exec, world, layout, krait::DocumentMap::whole_rows(2, layout.length()), work, candidates, 1);
       ASSERT_EQ(measured.size(), candidates.size());
+      double relative = 0;
+      for (const krait::Measurement& one : measured) relative += one.relative;
+      EXPECT_NEAR(relative / static_cast<double>(candidates.size()), 1, 1e-12);
       EXPECT_EQ(measured[0].name(), "one share");
       EXPECT_EQ(measured[0].bytes_sent_per_rank, 0);
       for (std::size_t i = 1; i < measured.size(); ++i) {
@@ -722,6 +725,7 @@ TEST(Measurement, CountsWhatThePlannerPredicts) {
         EXPECT_EQ(measured[i].messages, predicted.messages) << predicted.name();
         EXPECT_GT(measured[i].shortest, 0);
         EXPECT_GE(measured[i].seconds, measured[i].shortest);
+        EXPECT_NEAR(measured[i].relative / measured[0].relative, measured[i].seconds / measured[0].seconds, 1e-9);
         EXPECT_GE(measured[i].seconds_waited, 0);
       }
       EXPECT_THROW(

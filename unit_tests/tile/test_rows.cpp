@@ -276,15 +276,16 @@ struct NormData {
 
   explicit NormData(const NormCase& which) : c(which) {}
 
-  [[nodiscard]] krait::tile::NormGroup<T, A> group() {
-    return {c.count,
+  [[nodiscard]] krait::tile::NormGroup<T, A> group(std::int64_t groups = 1) {
+    return {c.count / groups,
             x.data(),
             c.gated ? z.data() : nullptr,
             c.parameters ? weight.data() : nullptr,
             c.parameters ? bias.data() : nullptr,
             c.gate_first,
             c.past_cache,
-            {x.data(), c.gated ? z.data() : nullptr, dout.data()}};
+            {x.data(), c.gated ? z.data() : nullptr, dout.data()},
+            groups};
   }
   [[nodiscard]] krait::tile::NormGradients<T, A> gradients() {
     return {dx.data(), c.gated ? dz.data() : nullptr, c.parameters ? out.data() : nullptr,
@@ -308,16 +309,24 @@ void expect_close(A got, A want, double size) {
 TYPED_TEST(RowFunctions, NormIsThePortableOne) {
   using A = accumulator_t<TypeParam>;
   for (const NormCase& c : norm_cases()) {
-    SCOPED_TRACE(c.count);
-    NormData<TypeParam> want(c);
-    const A squares = krait::tile::generic::norm_load(want.group(), want.scratch.data());
-    krait::tile::generic::norm_store(want.group(), A(0.7), want.scratch.data(), want.out.data());
-    for_each_set([&] {
-      NormData<TypeParam> got(c);
-      expect_close(krait::tile::host::norm_load(got.group(), got.scratch.data()), squares, squares);
-      krait::tile::host::norm_store(got.group(), A(0.7), got.scratch.data(), got.out.data());
-      got.expect_equal(want);
-    });
+    for (const std::int64_t groups : {1, 2, 11, 65}) {
+      if (c.count % groups != 0) continue;
+      SCOPED_TRACE(std::to_string(c.count) + " features in groups: " + std::to_string(groups));
+      NormData<TypeParam> want(c);
+      std::vector<A> scales;
+      for (std::int64_t g = 0; g < groups; ++g) scales.push_back(A(0.7) + A(0.01) * static_cast<A>(g));
+      std::vector<A> squares(scales.size(), A(-1));
+      krait::tile::generic::norm_load(want.group(groups), want.scratch.data(), squares.data());
+      krait::tile::generic::norm_store(want.group(groups), scales.data(), want.scratch.data(), want.out.data());
+      for_each_set([&] {
+        NormData<TypeParam> got(c);
+        std::vector<A> sums(scales.size(), A(-1));
+        krait::tile::host::norm_load(got.group(groups), got.scratch.data(), sums.data());
+        for (std::size_t g = 0; g < sums.size(); ++g) expect_close(sums[g], squares[g], squares[g]);
+        krait::tile::host::norm_store(got.group(groups), scales.data(), got.scratch.data(), got.out.data());
+        got.expect_equal(want);
+      });
+    }
   }
 }
 
@@ -356,8 +365,9 @@ TYPED_TEST(RowFunctions, GatesOfSpecialNumbers) {
         data->x.data()[i] = static_cast<TypeParam>(A(0.5));
       }
     }
-    krait::tile::generic::norm_load(want.group(), want.scratch.data());
-    krait::tile::host::norm_load(got.group(), got.scratch.data());
+    A squares = 0;
+    krait::tile::generic::norm_load(want.group(), want.scratch.data(), &squares);
+    krait::tile::host::norm_load(got.group(), got.scratch.data(), &squares);
     for (std::int64_t i = 0; i < count; ++i) {
       const auto g = static_cast<double>(got.scratch.data()[i]);
       const auto w = static_cast<double>(want.scratch.data()[i]);

@@ -68,20 +68,15 @@ struct NormInput {
 /// Features that a host thread works on at a time: what it derives from a whole group is kept where it fits.
 inline constexpr std::int64_t norm_piece = 8192;
 
+/// Features of the short groups that it works on together.
+inline constexpr std::int64_t norm_span = 2048;
+
 /// body(piece, begin) for one piece of the group after the other; `begin` is the first feature within the group.
 template <class T, class A, class Body>
 KOKKOS_INLINE_FUNCTION void for_norm_pieces(const tile::NormGroup<T, A>& group, const Body& body) {
   for (std::int64_t begin = 0; begin < group.count; begin += norm_piece) {
-    tile::NormGroup<T, A> piece = group;
-    piece.count = group.count - begin < norm_piece ? group.count - begin : norm_piece;
-    piece.x += begin;
-    if (piece.z != nullptr) piece.z += begin;
-    if (piece.weight != nullptr) piece.weight += begin;
-    if (piece.bias != nullptr) piece.bias += begin;
-    if (piece.next.x != nullptr) piece.next.x += begin;
-    if (piece.next.z != nullptr) piece.next.z += begin;
-    if (piece.next.dout != nullptr) piece.next.dout += begin;
-    body(piece, begin);
+    const std::int64_t left = group.count - begin;
+    body(group.part(begin, left < norm_piece ? left : norm_piece), begin);
   }
 }
 

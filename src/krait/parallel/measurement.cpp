@@ -104,10 +104,17 @@ class Runner {
     messages_ = largest(exec, comm, static_cast<double>(after.messages_sent - before.messages_sent));
   }
 
-  [[nodiscard]] Measurement measurement() const {
+  /// Of each round that counted.
+  [[nodiscard]] const std::vector<double>& seconds() const { return seconds_; }
+
+  /// \param means  of the times of all candidates, of each round
+  [[nodiscard]] Measurement measurement(const std::vector<double>& means) const {
+    std::vector<double> relative(seconds_);
+    for (std::size_t round = 0; round < means.size(); ++round) relative[round] /= means[round];
     return {.candidate = candidate_,
             .seconds = median(seconds_),
             .shortest = *std::min_element(seconds_.begin(), seconds_.end()),
+            .relative = median(relative),
             .seconds_waited = median(waited_),
             .bytes_sent_per_rank = static_cast<std::int64_t>(bytes_),
             .messages = static_cast<std::int64_t>(messages_)};
@@ -152,8 +159,13 @@ std::vector<Measurement> measure(const Exec& exec, const Communicator& comm, con
       runners[(i + static_cast<std::size_t>(round)) % runners.size()].run(exec, comm, problem, round > 0);
     }
   }
+  std::vector<double> means(static_cast<std::size_t>(rounds), 0);
+  for (const Runner<Exec>& runner : runners) {
+    for (std::size_t round = 0; round < means.size(); ++round)
+      means[round] += runner.seconds()[round] / static_cast<double>(runners.size());
+  }
   std::vector<Measurement> result;
-  for (const Runner<Exec>& runner : runners) result.push_back(runner.measurement());
+  for (const Runner<Exec>& runner : runners) result.push_back(runner.measurement(means));
   return result;
 }
 

@@ -25,8 +25,11 @@ struct Candidate {
 /// Of numbers that differ from rank to rank the largest. Equal on all ranks.
 struct Measurement {
   Candidate candidate = {};
-  double seconds = 0;         ///< median of the rounds
-  double shortest = 0;        ///< of the rounds: a machine's other users only ever add to a time
+  double seconds = 0;   ///< median of the rounds
+  double shortest = 0;  ///< of the rounds: a machine's other users only ever add to a time
+  /// Median of its time over the mean of all candidates in the same round: what slows down a whole round does not
+  /// count.
+  double relative = 0;
   double seconds_waited = 0;  ///< of them in waits for other ranks; median
   std::int64_t bytes_sent_per_rank = 0;
   std::int64_t messages = 0;  ///< that a rank sends

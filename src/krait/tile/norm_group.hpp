@@ -18,7 +18,7 @@ struct NormNext {
   const T* dout = nullptr;
 };
 
-/// A group of features, or a piece of a long one.
+/// A group of features, a piece of a long one, or adjacent groups of `count` features each.
 template <class T, class A>
 struct NormGroup {
   std::int64_t count;
@@ -29,7 +29,15 @@ struct NormGroup {
   bool gate_first;  ///< the gate comes before the norm, if there is one
   bool past_cache;  ///< what is written does not fit the caches, and need not go through them
   NormNext<T> next = {};
+  std::int64_t groups = 1;
 
+  [[nodiscard]] std::int64_t features() const { return groups * count; }
+  /// `size` features from feature `begin` on, as one group.
+  [[nodiscard]] NormGroup part(std::int64_t begin, std::int64_t size) const {
+    const auto from = [begin](const auto* row) { return row == nullptr ? nullptr : row + begin; };
+    return {size,       x + begin,  from(z),    from(weight),
+            from(bias), gate_first, past_cache, {from(next.x), from(next.z), from(next.dout)}};
+  }
   [[nodiscard]] bool gated_before() const { return z != nullptr && gate_first; }
   [[nodiscard]] bool gated_after() const { return z != nullptr && !gate_first; }
 };

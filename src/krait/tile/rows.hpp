@@ -50,14 +50,13 @@ KOKKOS_INLINE_FUNCTION void conv_edge_row(const ConvStrip<A>& strip, const A* q,
 }
 
 template <class T, class A>
-KOKKOS_INLINE_FUNCTION A norm_load(const NormGroup<T, A>& group, A* values) {
-  KOKKOS_IF_ON_HOST((return chosen::norm_load(group, values);))
-  KOKKOS_IF_ON_DEVICE((return A();))
+KOKKOS_INLINE_FUNCTION void norm_load(const NormGroup<T, A>& group, A* values, A* squares) {
+  KOKKOS_IF_ON_HOST((chosen::norm_load(group, values, squares);))
 }
 
 template <class T, class A>
-KOKKOS_INLINE_FUNCTION void norm_store(const NormGroup<T, A>& group, A scale, A* values, T* out) {
-  KOKKOS_IF_ON_HOST((chosen::norm_store(group, scale, values, out);))
+KOKKOS_INLINE_FUNCTION void norm_store(const NormGroup<T, A>& group, const A* scales, A* values, T* out) {
+  KOKKOS_IF_ON_HOST((chosen::norm_store(group, scales, values, out);))
 }
 
 template <class T, class A>

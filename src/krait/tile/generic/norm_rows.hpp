@@ -27,23 +27,30 @@ KOKKOS_INLINE_FUNCTION A sum_of(std::int64_t count, const Term& term) {
   return sum;
 }
 
-/// values = v, what is normalised; returns the sum of its squares.
+/// values = v, what is normalised; squares[g]: the sum of its squares over group g.
 template <class T, class A>
-KOKKOS_INLINE_FUNCTION A norm_load(const NormGroup<T, A>& group, A* values) {
+KOKKOS_INLINE_FUNCTION void norm_load(const NormGroup<T, A>& group, A* values, A* squares) {
+  const std::int64_t features = group.features();
   if (group.gated_before()) {
-    for (std::int64_t i = 0; i < group.count; ++i)
+    for (std::int64_t i = 0; i < features; ++i)
       values[i] = static_cast<A>(group.x[i]) * silu(static_cast<A>(group.z[i]));
   } else {
-    for (std::int64_t i = 0; i < group.count; ++i) values[i] = static_cast<A>(group.x[i]);
+    for (std::int64_t i = 0; i < features; ++i) values[i] = static_cast<A>(group.x[i]);
   }
-  return sum_of<A>(group.count, [&](std::int64_t i) { return values[i] * values[i]; });
+  for (std::int64_t g = 0; g < group.groups; ++g) {
+    const A* const own = values + g * group.count;
+    squares[g] = sum_of<A>(group.count, [&](std::int64_t i) { return own[i] * own[i]; });
+  }
 }
 
-/// out = values scale weight + bias, and the gate if it comes last. Changes `values`; out may be x.
+/// out = values scale weight + bias, and the gate if it comes last, with a scale for each group. Changes `values`; out
+/// may be x.
 template <class T, class A>
-KOKKOS_INLINE_FUNCTION void norm_store(const NormGroup<T, A>& group, A scale, A* values, T* out) {
-  const std::int64_t count = group.count;
-  for (std::int64_t i = 0; i < count; ++i) values[i] *= scale;
+KOKKOS_INLINE_FUNCTION void norm_store(const NormGroup<T, A>& group, const A* scales, A* values, T* out) {
+  const std::int64_t count = group.features();
+  for (std::int64_t g = 0; g < group.groups; ++g) {
+    for (std::int64_t i = g * group.count; i < (g + 1) * group.count; ++i) values[i] *= scales[g];
+  }
   if (group.weight != nullptr) {
     for (std::int64_t i = 0; i < count; ++i) values[i] *= group.weight[i];
   }

@@ -154,16 +154,40 @@ struct NormGradient {
   }
 };
 
+/// Of a short group, whose values are still in the cache.
+template <class A>
+struct NormSquares {
+  const A* values;
+  Sum<A> squares = {};
+
+  template <class Lanes>
+  HWY_INLINE void run(const Lanes& lanes) {
+    const auto v = lanes.load(values);
+    squares.add_product(v, v);
+  }
+};
+
 template <class T, class A = accumulator_of<T>>
-A norm_load_here(const NormGroup<T, A>& group, A* values) {
-  return for_some_lanes<A>(group.count, NormLoad<T, A>{group, values}).squares.total();
+void norm_load_here(const NormGroup<T, A>& group, A* values, A* squares) {
+  const auto all = for_some_lanes<A>(group.features(), NormLoad<T, A>{group, values});
+  if (group.groups == 1) {
+    squares[0] = all.squares.total();
+    return;
+  }
+  for (std::int64_t g = 0; g < group.groups; ++g)
+    squares[g] = for_lanes<A>(group.count, NormSquares<A>{values}, g * group.count).squares.total();
 }
 
 template <class T, class A = accumulator_of<T>>
-void norm_store_here(const NormGroup<T, A>& group, A scale, A* values, T* out) {
-  const bool past_cache = group.past_cache && streams<A>(out);
-  for_lanes<A>(group.count, NormStore<T, A>{group, scale, values, out, past_cache});
-  if (past_cache) hwy::FlushStream();
+void norm_store_here(const NormGroup<T, A>& group, const A* scales, A* values, T* out) {
+  bool streamed = false;
+  for (std::int64_t g = 0; g < group.groups; ++g) {
+    const std::int64_t first = g * group.count;
+    const bool past_cache = group.past_cache && streams<A>(out, first);
+    for_lanes<A>(group.count, NormStore<T, A>{group, scales[g], values, out, past_cache}, first);
+    streamed = streamed || past_cache;
+  }
+  if (streamed) hwy::FlushStream();
 }
 
 template <class T, class A = accumulator_of<T>>
@@ -188,15 +212,15 @@ HWY_AFTER_NAMESPACE();
 namespace krait::tile::host {
 
 template <class T, class A>
-A norm_load(const NormGroup<T, A>& group, A* values) {
+void norm_load(const NormGroup<T, A>& group, A* values, A* squares) {
   HWY_EXPORT_T(Table, norm_load_here<T>);
-  return HWY_DYNAMIC_DISPATCH_T(Table)(group, values);
+  HWY_DYNAMIC_DISPATCH_T(Table)(group, values, squares);
 }
 
 template <class T, class A>
-void norm_store(const NormGroup<T, A>& group, A scale, A* values, T* out) {
+void norm_store(const NormGroup<T, A>& group, const A* scales, A* values, T* out) {
   HWY_EXPORT_T(Table, norm_store_here<T>);
-  HWY_DYNAMIC_DISPATCH_T(Table)(group, scale, values, out);
+  HWY_DYNAMIC_DISPATCH_T(Table)(group, scales, values, out);
 }
 
 template <class T, class A>
@@ -213,8 +237,8 @@ void norm_gradient(const NormGroup<T, A>& group, const T* dout, const A* sigmoid
 }
 
 #define KRAIT_INSTANTIATE(T, A)                                                        \
-  template A norm_load<T, A>(const NormGroup<T, A>&, A*);                              \
-  template void norm_store<T, A>(const NormGroup<T, A>&, A, A*, T*);                   \
+  template void norm_load<T, A>(const NormGroup<T, A>&, A*, A*);                       \
+  template void norm_store<T, A>(const NormGroup<T, A>&, const A*, A*, T*);            \
   template NormSums<A> norm_gradient_sums<T, A>(const NormGroup<T, A>&, const T*, A*); \
   template void norm_gradient<T, A>(const NormGroup<T, A>&, const T*, const A*, A, A, const NormGradients<T, A>&);
 KRAIT_INSTANTIATE(float, float)

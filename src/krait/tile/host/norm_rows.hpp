@@ -11,10 +11,10 @@
 namespace krait::tile::host {
 
 template <class T, class A>
-A norm_load(const NormGroup<T, A>& group, A* values);
+void norm_load(const NormGroup<T, A>& group, A* values, A* squares);
 
 template <class T, class A>
-void norm_store(const NormGroup<T, A>& group, A scale, A* values, T* out);
+void norm_store(const NormGroup<T, A>& group, const A* scales, A* values, T* out);
 
 template <class T, class A>
 NormSums<A> norm_gradient_sums(const NormGroup<T, A>& group, const T* dout, A* sigmoids);

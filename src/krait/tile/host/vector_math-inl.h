@@ -189,19 +189,20 @@ struct Lanes {
 /// Whether vectors of the row can go to memory past the cache: they have to be whole and the row has to begin where a
 /// vector may.
 template <class A, class T>
-HWY_INLINE bool streams(const T* row) {
+HWY_INLINE bool streams(const T* row, std::int64_t first = 0) {
   using DS = hn::Rebind<typename Stored<T>::Type, hn::ScalableTag<A>>;
-  return can_stream<DS> && reinterpret_cast<std::uintptr_t>(row) % (hn::Lanes(DS()) * sizeof(hn::TFromD<DS>)) == 0;
+  const auto* begin = reinterpret_cast<const hn::TFromD<DS>*>(row) + first;
+  return can_stream<DS> && reinterpret_cast<std::uintptr_t>(begin) % (hn::Lanes(DS()) * sizeof(hn::TFromD<DS>)) == 0;
 }
 
-/// body.run(lanes) for all of [0, size); returns the body as it is then. It is a copy that nothing else knows of, so
-/// what it holds stays in registers whatever the loop stores.
+/// body.run(lanes) for all of [first, first + size); returns the body as it is then. It is a copy that nothing else
+/// knows of, so what it holds stays in registers whatever the loop stores.
 template <class A, class Body>
-HWY_INLINE Body for_lanes(std::int64_t size, Body body) {
+HWY_INLINE Body for_lanes(std::int64_t size, Body body, std::int64_t first = 0) {
   const hn::ScalableTag<A> d;
   const std::size_t width = hn::Lanes(d);
-  const auto end = static_cast<std::size_t>(size);
-  std::size_t i = 0;
+  const auto end = static_cast<std::size_t>(first + size);
+  auto i = static_cast<std::size_t>(first);
   for (; i + width <= end; i += width) body.run(Lanes<A, true>{d, i, width});
   if (i < end) body.run(Lanes<A, false>{d, i, end - i});
   return body;
