@@ -36,7 +36,7 @@ do_bundle() {
   folder=${out:-$checkout/build/krait-cuda-$architecture}
   KRAIT_BIND=$kokkos${KRAIT_BIND:+:$KRAIT_BIND}
   defines+=("-DKokkos_ROOT=$kokkos" -DBUILD_SHARED_LIBS=ON -DKrait_ENABLE_NCCL=ON -DKrait_ENABLE_MPI=ON
-    -DCMAKE_CXX_COMPILER_LAUNCHER=)
+    -DKrait_ENABLE_COMMON_TESTS=OFF -DCMAKE_CXX_COMPILER_LAUNCHER=)
   [[ ! -x $kokkos/bin/nvcc_wrapper ]] || defines+=("-DCMAKE_CXX_COMPILER=$kokkos/bin/nvcc_wrapper")
   enter
   build
