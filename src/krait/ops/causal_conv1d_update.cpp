@@ -94,7 +94,7 @@ struct HostKernel {
 
   Problem<T, Exec> problem;
 
-  [[nodiscard]] std::int64_t items() const { return strips() * ((problem.batch + rows - 1) / rows); }
+  [[nodiscard]] KOKKOS_FUNCTION std::int64_t items() const { return strips() * ((problem.batch + rows - 1) / rows); }
   [[nodiscard]] KOKKOS_FUNCTION std::int64_t strips() const { return (problem.channels + width - 1) / width; }
 
   KOKKOS_FUNCTION void operator()(const Member& team) const {
