@@ -13,6 +13,10 @@ if(DEFINED Kokkos_VERSION AND Kokkos_DEVICES MATCHES "CUDA")
   # Krait's headers call constexpr functions of the standard library in kernels. Clang needs no leave for that.
   if(Kokkos_COMPILE_LANGUAGE STREQUAL "CUDA")
     set(KRAIT_CUDA_OPTIONS "$<$<COMPILE_LANG_AND_ID:CUDA,NVIDIA>:--expt-relaxed-constexpr>")
+    # OpenMP's own target has flags for C++ sources only.
+    if(Kokkos_DEVICES MATCHES "OPENMP" AND OpenMP_CXX_FLAGS)
+      list(APPEND KRAIT_CUDA_OPTIONS "$<$<COMPILE_LANG_AND_ID:CUDA,NVIDIA>:-Xcompiler=${OpenMP_CXX_FLAGS}>")
+    endif()
   elseif(NOT CMAKE_CXX_COMPILER_ID MATCHES "Clang")
     set(KRAIT_CUDA_OPTIONS "$<$<COMPILE_LANGUAGE:CXX>:--expt-relaxed-constexpr>")
   endif()

@@ -26,8 +26,11 @@ option(KRAIT_WARNINGS_AS_ERRORS "Treat the compiler's warnings as errors" OFF)
 
 # Private warnings of one of Krait's own targets; nothing is exported to users.
 function(krait_warnings target)
-  target_compile_options(${target} PRIVATE $<$<CXX_COMPILER_ID:GNU,Clang,AppleClang>:-Wall -Wextra>)
+  set(warnings -Wall -Wextra)
   if(KRAIT_WARNINGS_AS_ERRORS)
-    target_compile_options(${target} PRIVATE $<$<CXX_COMPILER_ID:GNU,Clang,AppleClang>:-Werror>)
+    list(APPEND warnings -Werror)
   endif()
+  list(JOIN warnings "," for_host)
+  target_compile_options(${target} PRIVATE "$<$<COMPILE_LANG_AND_ID:CXX,GNU,Clang,AppleClang>:${warnings}>"
+                                           "$<$<COMPILE_LANG_AND_ID:CUDA,NVIDIA>:-Xcompiler=${for_host}>")
 endfunction()
