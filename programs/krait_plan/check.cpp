@@ -48,7 +48,7 @@ krait::DocumentMap documents_of(const Options& options, const SequenceLayout& la
 
 /// More rounds of what is short: noise does not shrink with it. Odd, and equal on all ranks.
 int rounds_for(double predicted_seconds) {
-  return 1 + 2 * static_cast<int>(std::clamp(std::llround(0.75 / predicted_seconds), 2LL, 50LL));
+  return 1 + 2 * static_cast<int>(std::clamp(std::llround(0.75 / predicted_seconds), 7LL, 50LL));
 }
 
 Check check_on(const Communicator& comm, const Machine& machine, const std::string& shape, const Options& options) {
@@ -88,7 +88,7 @@ std::vector<Shape> grid_shapes() {
 std::vector<Options> grid_cases(const SequenceOperatorConfig& config, int ranks, int number) {
   std::vector<Options> cases;
   int turn = number;
-  for (const std::int64_t share : {512, 1024, 2048, 4096, 8192}) {
+  for (const std::int64_t share : {1024, 2048, 4096, 8192}) {
     Options options;
     options.config = config;
     options.length = share * ranks;

@@ -481,11 +481,12 @@ TEST(Planner, LongRowsPassStatesAndShortDocumentsTradeHeads) {
 }
 
 TEST(Planner, ASlowNetworkFavoursFewBytesAndALongLatencyFewMessages) {
-  const auto exchange_on = [](int ranks, const krait::Machine& machine) {
-    return Planner(machine).choose(workload(nemotron_h_8b, Sharding::contiguous(ranks, 1 << 20))).best().name();
+  const auto exchange_on = [](int ranks, const krait::Machine& machine, std::int64_t tokens = 1 << 20) {
+    return Planner(machine).choose(workload(nemotron_h_8b, Sharding::contiguous(ranks, tokens))).best().name();
   };
   const krait::Machine slow{.memory_bandwidth = 1e14, .network_bandwidth = 1e9, .latency = 1e-8};
-  EXPECT_EQ(exchange_on(8, slow), "state_passing:chain");
+  EXPECT_EQ(exchange_on(8, slow, 1 << 13), "state_passing:chain");
+  EXPECT_EQ(exchange_on(8, slow), "state_passing:doubling");  // as good as the chain
   // The steps of 64 ranks take longer than the log2(64) maps of doubling of which half travel beside work.
   EXPECT_EQ(exchange_on(64, slow), "state_passing:doubling");
   EXPECT_EQ(exchange_on(64, {.network_bandwidth = 1e14, .latency = 1e-2}), "state_passing:doubling");

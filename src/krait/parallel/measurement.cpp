@@ -3,6 +3,9 @@
 
 #include <algorithm>
 #include <memory>
+#include <numeric>
+#include <random>
+#include <utility>
 
 #include <krait/comm/reductions.hpp>
 #include <krait/core/error.hpp>
@@ -153,11 +156,13 @@ std::vector<Measurement> measure(const Exec& exec, const Communicator& comm, con
   std::vector<Runner<Exec>> runners;
   runners.reserve(candidates.size());
   for (const Candidate& candidate : candidates) runners.emplace_back(candidate, comm, layout, documents, work);
+  std::vector<std::size_t> order(runners.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::minstd_rand random;  // the same on all ranks
   for (int round = 0; round <= rounds; ++round) {
-    // Each begins a round in its turn: what one leaves in the caches is not always met by the same other.
-    for (std::size_t i = 0; i < runners.size(); ++i) {
-      runners[(i + static_cast<std::size_t>(round)) % runners.size()].run(exec, comm, problem, round > 0);
-    }
+    for (const std::size_t i : order) runners[i].run(exec, comm, problem, round > 0);
+    // In another order each time: what one leaves in the caches is not always met by the same other.
+    for (std::size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[random() % i]);
   }
   std::vector<double> means(static_cast<std::size_t>(rounds), 0);
   for (const Runner<Exec>& runner : runners) {

@@ -29,6 +29,9 @@ constexpr double compose_passes = 6;
 constexpr double state_passes_forward = 2;
 constexpr double state_passes_backward = 2 + 3 + 4;
 
+/// Exchanges of states whose times differ by less are alike: the model does not know when ranks get their turn.
+constexpr double alike = 1.05;
+
 /// What can be counted, with room for a few more factors below 2^63.
 constexpr double most_bytes = 0x1p58;
 
@@ -584,6 +587,13 @@ Choice Planner::choose(const Workload& workload, Strategy strategy, StateExchang
   for (std::size_t i = 0; i < all.size(); ++i) {
     const Prediction& best = choice.best();
     if (asked_for(all[i]) && all[i].possible() && (!best.possible() || all[i].seconds < best.seconds))
+      choice.winner = i;
+  }
+  const Prediction fastest = choice.best();
+  if (fastest.strategy != Strategy::state_passing || !fastest.possible()) return choice;
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    if (asked_for(all[i]) && all[i].strategy == Strategy::state_passing && all[i].exchange == StateExchange::doubling &&
+        all[i].seconds <= alike * fastest.seconds)
       choice.winner = i;
   }
   return choice;

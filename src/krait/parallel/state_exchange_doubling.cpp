@@ -122,8 +122,7 @@ class DoublingForm final : public StateExchangeForm<V, Exec> {
   DoublingForm(ChainRoute chain, const StateMapShape& extents) : StateExchangeForm<V, Exec>(std::move(chain), extents) {
     const ChainRoute& route = this->route();
     const std::int64_t local = route.local_segments();
-    states_ = space_.template add<V>(this->states(local));
-    log_alphas_ = space_.template add<V>(local * extents.rows * extents.heads);
+    windows_ = space_.template add<V>(this->states(local) + local * extents.rows * extents.heads);
     sent_ = space_.template add<V>(this->maps(local));
     arrived_ = space_.template add<V>(this->maps(local));
     for (std::int64_t distance = 1; distance < route.segments(); distance *= 2) {
@@ -134,15 +133,15 @@ class DoublingForm final : public StateExchangeForm<V, Exec> {
 
   [[nodiscard]] std::size_t workspace_bytes() const override { return space_.bytes(); }
   [[nodiscard]] CommOperation operation() const override { return CommOperation::exclusive_scan; }
-  [[nodiscard]] std::size_t entering() const override { return states_; }
+  [[nodiscard]] std::size_t entering() const override { return windows_; }
   [[nodiscard]] std::int64_t steps() const override { return static_cast<std::int64_t>(steps_.size()); }
 
   [[nodiscard]] std::unique_ptr<Exchange> begin(const Call& call) const override {
     // The map of no segment: E = 0 and log alpha = 0.
-    const Windows<V> windows = windows_of(call);
+    const StateMapShape& shape = this->shape();
     const std::int64_t local = this->route().local_segments();
-    fill_zero(call.exec, windows.states, this->states(local));
-    fill_zero(call.exec, windows.log_alphas, local * windows.rows * windows.heads);
+    const std::int64_t numbers = this->states(local) + local * shape.rows * shape.heads;
+    Kokkos::deep_copy(call.exec, make_tensor<V*, Exec, 1>(call.at(windows_), {numbers}), V(0));
     if (steps_.empty()) return call.start(operation(), call.maps, 0, {}, call.at(arrived_), 0, {});
     return send(call, steps_.front());
   }
@@ -169,20 +168,18 @@ class DoublingForm final : public StateExchangeForm<V, Exec> {
 
   [[nodiscard]] Windows<V> windows_of(const Call& call) const {
     const StateMapShape& shape = this->shape();
-    return {call.at(states_), call.at(log_alphas_), shape.rows, shape.heads, shape.state_size};
-  }
-
-  static void fill_zero(const Exec& exec, V* data, std::int64_t count) {
-    Kokkos::deep_copy(exec, make_tensor<V*, Exec, 1>(data, {count}), V(0));
+    V* const states = call.at(windows_);
+    return {states, states + this->states(this->route().local_segments()), shape.rows, shape.heads, shape.state_size};
   }
 
   [[nodiscard]] std::unique_ptr<Exchange> send(const Call& call, const Step& step) const {
     const StateMapShape& shape = this->shape();
     const auto sends = static_cast<std::int64_t>(step.sends.size());
     const auto receives = static_cast<std::int64_t>(step.receives.size());
-    Kokkos::parallel_for(exchange_label<V, Exec>("pack"),
-                         strips(call.exec, sends * shape.rows, shape.heads, shape.state_size),
-                         PackWindows<V, Exec>{windows_of(call), call.maps, step.sends.data(), call.at(sent_)});
+    if (sends > 0)
+      Kokkos::parallel_for(exchange_label<V, Exec>("pack"),
+                           strips(call.exec, sends * shape.rows, shape.heads, shape.state_size),
+                           PackWindows<V, Exec>{windows_of(call), call.maps, step.sends.data(), call.at(sent_)});
     const std::int64_t bytes = this->maps(1) * static_cast<std::int64_t>(sizeof(V));
     return call.start(operation(), call.at(sent_), this->maps(sends), blocks(step.send_counts, bytes),
                       call.at(arrived_), this->maps(receives), blocks(step.receive_counts, bytes));
@@ -191,6 +188,7 @@ class DoublingForm final : public StateExchangeForm<V, Exec> {
   void extend(const Call& call, const Step& step) const {
     const StateMapShape& shape = this->shape();
     const std::int64_t blocks = static_cast<std::int64_t>(step.receives.size()) * shape.rows;
+    if (blocks == 0) return;
     const Windows<V> windows = windows_of(call);
     Kokkos::parallel_for(exchange_label<V, Exec>("extend"), strips(call.exec, blocks, shape.heads, shape.state_size),
                          ExtendStates<V, Exec>{windows, call.at(arrived_), step.receives.data()});
@@ -200,8 +198,7 @@ class DoublingForm final : public StateExchangeForm<V, Exec> {
   }
 
   WorkspaceLayout space_;
-  std::size_t states_;
-  std::size_t log_alphas_;
+  std::size_t windows_;  ///< the states of all, then the factors of all
   std::size_t sent_;
   std::size_t arrived_;
   std::vector<Step> steps_;
