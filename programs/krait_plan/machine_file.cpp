@@ -48,7 +48,7 @@ class Reader {
   void expect(char wanted) {
     if (!take(wanted)) fail(std::string("expected ") + wanted + " at character " + std::to_string(at_ + 1));
   }
-  [[nodiscard]] double krait::Machine::* member(const std::string& name) const {
+  [[nodiscard]] auto member(const std::string& name) const -> double krait::Machine::* {
     for (const auto& [known, member] : krait::Machine::members())
       if (known == name) return member;
     fail("a machine has no '" + name + "'");

@@ -238,8 +238,12 @@ in_root() {
   shift
   args+=(--bind "$root" / --dev-bind /dev /dev "${proc_mount[@]}" --ro-bind /sys /sys --tmpfs /tmp)
   args+=(--ro-bind-try /etc/resolv.conf /etc/resolv.conf)
-  # The toolkit appears at its real place and, as programs expect it, at its usual one.
-  [[ -z $cuda ]] || { args+=(--ro-bind "$cuda" "$cuda" --ro-bind "$cuda" /usr/local/cuda) && path+=:$cuda/bin; }
+  # The toolkit appears at its real place and, as programs expect it, at its usual one. Its libraries are found by name:
+  # CMake takes them for the compiler's own, and gives no program a path to them.
+  if [[ -n $cuda ]]; then
+    args+=(--ro-bind "$cuda" "$cuda" --ro-bind "$cuda" /usr/local/cuda --setenv LD_LIBRARY_PATH /usr/local/cuda/lib64)
+    path+=:$cuda/bin
+  fi
   IFS=: read -ra folders <<<"$checkout:$ccache_dir${KRAIT_BIND:+:$KRAIT_BIND}"
   for folder in "${folders[@]}"; do args+=(--bind "$folder" "$folder"); done
   [[ $here == "$checkout" || $here == "$checkout"/* ]] || here=$checkout

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
 #include <krait/core/runs.hpp>
 #include <krait/ops/ssd_scan_backward.hpp>
@@ -169,7 +170,8 @@ auto tokens_of(const auto& view, std::int64_t row, std::int64_t begin, std::int6
 /// Overwrites tokens [begin, end) of a row in every input, the gradient of the outputs among them.
 template <class T>
 void overwrite(const ScanBackwardData<T>& data, std::int64_t begin, std::int64_t end, double value) {
-  for (const auto& view : {data.forward.x, data.forward.B, data.forward.C, data.forward.z, data.forward.y, data.dout}) {
+  for (const auto& view :
+       std::array{data.forward.x, data.forward.B, data.forward.C, data.forward.z, data.forward.y, data.dout}) {
     krait::test::fill(tokens_of(view, 0, begin, end), value);
   }
   krait::test::fill(tokens_of(data.forward.dt, 0, begin, end), value);

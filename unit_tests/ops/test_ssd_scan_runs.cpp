@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
 #include <krait/ops/ssd_scan.hpp>
 #include <limits>
@@ -232,7 +233,7 @@ TYPED_TEST(SsdScanRuns, PackedRunsEqualSeparateCallsBitForBit) {
 template <class T>
 void overwrite(const ScanData<T>& data, std::int64_t row, std::int64_t begin, std::int64_t end, double value) {
   const auto tokens = Kokkos::make_pair(begin, end);
-  for (const auto& view : {data.x, data.B, data.C, data.z}) {
+  for (const auto& view : std::array{data.x, data.B, data.C, data.z}) {
     krait::test::fill(Kokkos::subview(view, row, tokens, Kokkos::ALL, Kokkos::ALL), value);
   }
   krait::test::fill(Kokkos::subview(data.dt, row, tokens, Kokkos::ALL), value);
@@ -255,7 +256,7 @@ TYPED_TEST(SsdScanRuns, PaddingIsInertEvenWhenItIsNan) {
     EXPECT_TRUE(same(padded.y, clean.y));
     EXPECT_TRUE(same(padded.final_states, clean.final_states));
     for (const auto& [begin, end] : padding) {
-      for (const auto& view : {padded.out, padded.y}) {
+      for (const auto& view : std::array{padded.out, padded.y}) {
         const auto zeros =
             krait::test::values_of(Kokkos::subview(view, 0, Kokkos::make_pair(begin, end), Kokkos::ALL, Kokkos::ALL));
         EXPECT_EQ(zeros, std::vector<double>(zeros.size(), 0.0));

@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
 #include <krait/core/error.hpp>
 #include <krait/ops/ssd_scan_backward.hpp>
@@ -218,7 +219,7 @@ TYPED_TEST(SsdScanSummary, SlotsAreOfRunsAndTheOthersStay) {
   EXPECT_TRUE(same(row(by_slots.backward, 5), row(by_states.backward, 1)));
   EXPECT_TRUE(same(row(by_slots.backward, 3), row(by_states.backward, 0)));
   for (const int slot : {1, 2, 4}) {
-    for (const auto& slots : {by_slots.forward, by_slots.backward}) {
+    for (const auto& slots : std::array{by_slots.forward, by_slots.backward}) {
       for (const double value : values_of(row(slots, slot))) EXPECT_TRUE(std::isnan(value));
     }
   }
@@ -363,8 +364,9 @@ TYPED_TEST(SsdScanSummary, ComposesToTheWholeScan) {
     krait::test::run_scan(data.forward, pieces);
     krait::test::run_scan_backward(data, pieces);
     EXPECT_TRUE(all_close(data.forward.out, whole.forward.out, tolerance<TypeParam>()));
-    for (const auto& [name, got, want] : {std::tuple{"dx", data.dx, whole.dx}, std::tuple{"dB", data.dB, whole.dB},
-                                          std::tuple{"dC", data.dC, whole.dC}}) {
+    for (const auto& [name, got, want] :
+         std::array{std::tuple{"dx", data.dx, whole.dx}, std::tuple{"dB", data.dB, whole.dB},
+                    std::tuple{"dC", data.dC, whole.dC}}) {
       EXPECT_TRUE(all_close(got, want, krait::test::stored_tolerance<TypeParam>())) << name;
     }
     EXPECT_TRUE(all_close(data.ddt, whole.ddt, tolerance<TypeParam>()));
