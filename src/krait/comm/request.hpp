@@ -24,7 +24,11 @@ struct Reader;
 ///
 /// When one request is started or waited for, the others of its communicator advance too; requests may be waited for in
 /// any order, also in another order on every rank.
-class [[nodiscard]] Request {
+class
+#ifndef __CUDACC__  // which takes an assignment for a discarded result
+    [[nodiscard]]
+#endif
+    Request {
  public:
   /// Nothing under way: wait() returns at once.
   Request() noexcept;
