@@ -51,8 +51,18 @@ int rounds_for(double predicted_seconds) {
   return 1 + 2 * static_cast<int>(std::clamp(std::llround(0.75 / predicted_seconds), 7LL, 50LL));
 }
 
-Check check_on(const Communicator& comm, const Machine& machine, const std::string& shape, const Options& options) {
+/// The higher rates: a machine's other users only ever take from them.
+Machine better_of(const Machine& one, const Machine& other) {
+  Machine best;
+  for (const auto& [name, member] : Machine::members()) best.*member = std::max(one.*member, other.*member);
+  best.latency = std::min(one.latency, other.latency);
+  return best;
+}
+
+/// Calibrates before the measurement and behind it.
+Check check_on(const Communicator& comm, const std::string& shape, const Options& options) {
   const Exec exec;
+  const Machine before = calibrate(comm, options);
   const SequenceLayout layout = layout_of(options, comm);
   krait::Workload work = options.workload(comm.size(), options.length);
   work.threads = exec.concurrency();
@@ -60,13 +70,14 @@ Check check_on(const Communicator& comm, const Machine& machine, const std::stri
   Check result{.shape = shape,
                .options = options,
                .ranks = comm.size(),
-               .predicted = krait::Planner(machine).choose(work),
+               .predicted = krait::Planner(before).choose(work),
                .measured = {}};
   std::vector<krait::Candidate> candidates;
   for (const Prediction& prediction : result.predicted.predictions)
     if (prediction.possible()) candidates.push_back({prediction.strategy, prediction.exchange});
   result.measured = krait::measure(exec, comm, layout, documents_of(options, layout), work, candidates,
                                    rounds_for(result.predicted.best().seconds));
+  result.predicted = krait::Planner(better_of(before, calibrate(comm, options))).choose(work);
   return result;
 }
 
@@ -140,7 +151,7 @@ Machine calibrate(const Communicator& world, const Options& options) {
 
 Check check(const Communicator& world, const Options& options) {
   if (world.size() < 2) throw krait::ConfigError("--check on one rank, where there is nothing to choose; use mpirun");
-  return check_on(world, calibrate(world, options), options.shape_name(), options);
+  return check_on(world, options.shape_name(), options);
 }
 
 std::vector<Check> check_grid(const Communicator& world, const std::function<void(const Check&)>& done) {
@@ -156,7 +167,7 @@ std::vector<Check> check_grid(const Communicator& world, const std::function<voi
       int number = ranks;
       for (const Shape& shape : grid_shapes()) {
         for (const Options& options : grid_cases(shape.config, ranks, number++)) {
-          checks.push_back(check_on(some, calibrate(some, options), shape.name, options));
+          checks.push_back(check_on(some, shape.name, options));
           if (world.rank() == 0) done(checks.back());
         }
       }
