@@ -105,6 +105,39 @@ TEST(HeadPartition, StrictAndUnevenMakeTheSamePlan) {
   EXPECT_GT(plans, 100);
 }
 
+TEST(HeadPartition, BlocksOfASharesHeadsAreTheShare) {
+  for (int ranks = 1; ranks <= 5; ++ranks) {
+    for (const HeadShape& shape : {HeadShape{4, 2, 2, 3}, HeadShape{12, 1, 3, 2}, HeadShape{13, 3, 1, 2}}) {
+      const HeadPartition heads({0, ranks}, shape, Divisibility::uneven);
+      for (const std::int64_t blocks : {1, 2, 3, 7}) {
+        for (int r = 0; r < ranks; ++r) {
+          Index columns;
+          Index inner;
+          std::int64_t next = heads.heads_begin(r);
+          for (std::int64_t k = 0; k < blocks; ++k) {
+            const krait::UnitRange block = heads.block(r, k, blocks);
+            ASSERT_EQ(block.begin, next);
+            ASSERT_LE(block.count, (heads.heads(r) + blocks - 1) / blocks + 1);
+            next += block.count;
+            // x of these heads, with the first B and C of all groups, dt of these heads.
+            const SectionTable table = heads.projection_block(k, blocks);
+            ASSERT_EQ(table.width(), heads.projection_width(false));
+            ASSERT_EQ(table.local_width(r),
+                      block.count * (shape.head_dim + 1) + (k == 0 ? 2 * heads.group_width_local(r) : 0));
+            for (const std::int64_t column : table.columns(r)) columns.push_back(column);
+            for (const std::int64_t column : heads.inner_block(k, blocks).columns(r)) inner.push_back(column);
+            ASSERT_TRUE(heads.inner_block(k, blocks).is_disjoint());
+          }
+          ASSERT_EQ(next, heads.heads_end(r));
+          std::sort(columns.begin(), columns.end());
+          ASSERT_EQ(columns, heads.projection_sections(false).columns(r));
+          ASSERT_EQ(inner, heads.inner_sections().columns(r));
+        }
+      }
+    }
+  }
+}
+
 TEST(HeadPartition, UnevenSharesCoverAllHeadsWithTheirGroups) {
   for (int ranks = 1; ranks <= 9; ++ranks) {
     for (const std::int64_t h : {1, 2, 3, 6, 7, 12}) {
@@ -202,6 +235,8 @@ TEST(SectionTable, AnyPackingOfChannels) {
   EXPECT_EQ(whole.pieces(0).size(), 1U);
   EXPECT_TRUE(whole.is_partition());
   EXPECT_FALSE(SectionTable({{"q", 3, 2, {{0, 1}, {2, 1}}}}).is_partition());
+  EXPECT_TRUE(SectionTable({{"q", 3, 2, {{0, 1}, {2, 1}}}}).is_disjoint());
+  EXPECT_FALSE(SectionTable({{"q", 3, 2, {{0, 2}, {1, 1}}}}).is_disjoint());
   EXPECT_FALSE(SectionTable({{"q", 3, 2, {{0, 1}, {1, 1}}}}).is_partition());
 }
 

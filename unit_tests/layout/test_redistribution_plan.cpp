@@ -297,6 +297,39 @@ TEST(RedistributionPlan, RowsThatDoNotFitTheCaches) {
     ASSERT_EQ(packed[packed.size() - static_cast<std::size_t>(k)], rows[rows.size() - static_cast<std::size_t>(k)]);
 }
 
+TEST(RedistributionPlan, PartsBringARowHomeTogether) {
+  const Exec exec;
+  const HeadPartition heads({1, 3}, {8, 3, 2, 2}, Divisibility::uneven);
+  const auto layout = SequenceLayout::zigzag({1, 3}, 20);
+  const auto shard = make_shard<float>(Strides::batch_first, 2, layout.local_length(), heads.d_inner());
+  const auto back =
+      poisoned_view<Kokkos::View<float***, Kokkos::LayoutRight>>(2, layout.local_length(), heads.d_inner());
+  for (const std::int64_t k : {1, 0}) {
+    const Plan<float> part(layout, heads.inner_block(k, 2), 2);
+    EXPECT_LT(part.local_width(), heads.d_inner_local());
+    const auto buffer = make_buffer<float>(part.sequence_buffer_size());
+    part.pack(exec, shard, buffer);
+    const auto before = values_of(back);
+    part.unpack_part(exec, buffer, back);
+    // What is not of the part is as it was, what is is there.
+    const auto after = values_of(back);
+    const auto want = values_of(shard);
+    std::vector<bool> own(static_cast<std::size_t>(heads.d_inner()));
+    for (int r = 0; r < 3; ++r)
+      for (const std::int64_t column : part.table().columns(r)) own[static_cast<std::size_t>(column)] = true;
+    for (std::size_t i = 0; i < after.size(); ++i) {
+      if (own[i % own.size()]) {
+        ASSERT_EQ(after[i], want[i]) << i;
+      } else if (k == 1) {
+        ASSERT_TRUE(std::isnan(after[i]) && std::isnan(before[i])) << i;
+      } else {
+        ASSERT_EQ(after[i], before[i]) << i;
+      }
+    }
+  }
+  EXPECT_TRUE(values_of(back) == values_of(shard));
+}
+
 TEST(RedistributionPlan, NoRows) { check_all<float>(2, 8, 0, {2, 2, 1, 2}, Strides::batch_first); }
 
 TEST(RedistributionPlan, OneRankPassesTheTensorThrough) {
@@ -333,6 +366,7 @@ TEST(RedistributionPlan, OneKernelEachAndNothingElse) {
     plan.to_sequential(exec, plan.heads_view(heads_buffer), sequential);
     plan.from_sequential(exec, sequential, plan.heads_view(heads_buffer));
     plan.unpack(exec, sequence_buffer, shard);
+    plan.unpack_part(exec, sequence_buffer, shard);
     plan.pack_columns(exec, shard, 0, sequence_buffer);
     plan.unpack_sum(exec, sequence_buffer, shard);
   };
@@ -345,7 +379,8 @@ TEST(RedistributionPlan, OneKernelEachAndNothingElse) {
   EXPECT_THAT(kernels, testing::ElementsAre(
                            "krait::redistribution::pack" + path, "krait::redistribution::to_sequential" + path,
                            "krait::redistribution::from_sequential" + path, "krait::redistribution::unpack" + path,
-                           "krait::redistribution::pack_columns" + path, "krait::redistribution::unpack_sum" + path));
+                           "krait::redistribution::unpack_part" + path, "krait::redistribution::pack_columns" + path,
+                           "krait::redistribution::unpack_sum" + path));
   std::vector<std::string> fences;
   for (const auto& fence : recorder.fences()) fences.push_back(fence.label);
   EXPECT_THAT(fences, testing::Each(HasSubstr("Kokkos Profile Tool Fence")));  // the recorder's own
@@ -403,7 +438,7 @@ TEST(RedistributionPlan, OffsetsBeyond32Bits) {  // defect 20
     sum_pieces(0) = {0, 1, 0, 2};
     sources(0) = sources(1) = {stride * tokens, stride};
     const krait::impl::BufferSum<bfloat16, Exec> sum{sum_pieces, sources, krait::impl::TokenRows<bfloat16>::of(far),
-                                                     data, 1};
+                                                     data,       1,       true};
     krait::impl::run_copy("krait::test::sum", exec, sum, tokens, 0);
     exec.fence("krait::test: added");
     for (std::int64_t t = 0; t < tokens; ++t) EXPECT_EQ(float(data[t * stride]), float(2 * (10 * t + 1)));
@@ -444,6 +479,9 @@ TEST(RedistributionPlan, RefusesWhatDoesNotFit) {
   EXPECT_THAT([&] { plan.unpack(exec, buffer, shard); },
               ThrowsMessage<ConfigError>(HasSubstr("krait::Redistribution::unpack: the sections do not give every "
                                                    "column to exactly one rank")));
+  EXPECT_THAT([&] { plan.unpack_part(exec, buffer, shard); },
+              ThrowsMessage<ConfigError>(HasSubstr("krait::Redistribution::unpack_part: the sections give a column to "
+                                                   "several ranks")));
   EXPECT_THAT([&] { plan.unpack_sum(exec, buffer, full); },
               ThrowsMessage<ShapeError>(HasSubstr("krait::Redistribution::unpack_sum: out has extents (1, 8, 10)")));
   EXPECT_THAT([&] { plan.unpack_sum(exec, make_buffer<float>(3), shard); },

@@ -8,9 +8,8 @@
 #include <krait/core/kokkos_shims.hpp>
 #include <krait/parallel/head_blocks.hpp>
 #include <parallel/compare.hpp>
-#include <string_view>
+#include <parallel/late_kernel.hpp>
 #include <support/callback_recorder.hpp>
-#include <thread>
 
 namespace {
 
@@ -105,19 +104,6 @@ TEST(HeadBlocks, MustBeThereAndAgree) {
   EXPECT_THAT(call, ThrowsMessage<LayoutError>(HasSubstr("disagree on the blocks of heads, rank 0 has 1 and rank 1")));
 }
 
-/// Holds up the host before a kernel of this name begins for the n-th time.
-struct Delay {
-  std::string_view kernel;
-  int turn;
-  std::chrono::milliseconds time;
-};
-Delay delay;  // NOLINT: Kokkos takes plain function pointers
-
-void hold_up(const char* label, std::uint32_t /*device*/, std::uint64_t* id) {
-  *id = 0;
-  if (std::string_view(label).starts_with(delay.kernel) && delay.turn-- == 0) std::this_thread::sleep_for(delay.time);
-}
-
 /// Seconds that this rank waits in a forward whose first rank is late with what it makes of the last heads, while the
 /// others take as long for what they do first with the states that enter.
 double waited(const Communicator& world, std::int64_t blocks, std::chrono::milliseconds time) {
@@ -132,15 +118,11 @@ double waited(const Communicator& world, std::int64_t blocks, std::chrono::milli
   run();  // also agrees on the layout
   world.barrier();
   const bool is_late = world.rank() == 0;
-  delay = {is_late ? "krait::ssd_scan_summarize[" : "krait::ssd_scan[", is_late ? static_cast<int>(blocks - 1) : 0,
-           time};
-  namespace tools = Kokkos::Tools::Experimental;
-  const tools::EventSet callbacks = tools::get_callbacks();
-  tools::set_begin_parallel_for_callback(hold_up);
+  const LateKernel late(is_late ? "krait::ssd_scan_summarize[" : "krait::ssd_scan[",
+                        is_late ? static_cast<int>(blocks - 1) : 0, time);
   const double before = world.counters().total().seconds_waited;
   run();
-  tools::set_callbacks(callbacks);
-  EXPECT_LT(delay.turn, 0);  // it was held up
+  EXPECT_TRUE(late.was_late());
   return world.counters().total().seconds_waited - before;
 }
 

@@ -14,6 +14,7 @@
 #include <krait/layout/head_partition.hpp>
 #include <krait/layout/redistribution.hpp>
 #include <krait/layout/sequence_layout.hpp>
+#include <krait/parallel/head_blocks.hpp>
 #include <krait/parallel/hidden_parallel.hpp>
 #include <krait/parallel/measurement.hpp>
 #include <krait/parallel/planner.hpp>
@@ -211,8 +212,11 @@ std::pair<std::int64_t, std::int64_t> real_hidden(const SequenceOperatorConfig& 
         ++messages;
       }
     };
-    add(enter.sequence_counts());
-    add(leave.heads_counts());
+    const std::int64_t blocks = krait::impl::shared_head_blocks(config, layout.ranks(), false);
+    for (std::int64_t k = 0; k < blocks; ++k) {
+      add(krait::Redistribution<float>(layout, heads.projection_block(k, blocks), batch).sequence_counts());
+      add(krait::Redistribution<float>(layout, heads.inner_block(k, blocks), batch).heads_counts());
+    }
     if (backward) {
       add(lean ? both.sequence_counts() : leave.sequence_counts());
       add(enter.heads_counts());
@@ -235,13 +239,16 @@ TEST(Planner, HiddenParallelSendsWhatItsExchangesCount) {
         work.batch = 3;
         for (const bool backward : {false, true}) {
           for (const krait::Saving saving : {krait::Saving::lean, krait::Saving::full}) {
-            work.backward = backward;
-            work.saving = saving;
-            const Prediction hidden = predict(work, "hidden_parallel");
-            const auto [bytes, messages] =
-                real_hidden(config, work.batch, layout, backward, saving == krait::Saving::lean);
-            EXPECT_EQ(hidden.bytes_sent_per_rank, bytes);
-            EXPECT_EQ(hidden.messages, messages);
+            for (const std::int64_t blocks : {1, 2, 3}) {
+              work.backward = backward;
+              work.saving = saving;
+              work.config.head_blocks = blocks;
+              const Prediction hidden = predict(work, "hidden_parallel");
+              const auto [bytes, messages] =
+                  real_hidden(work.config, work.batch, layout, backward, saving == krait::Saving::lean);
+              EXPECT_EQ(hidden.bytes_sent_per_rank, bytes) << blocks << " blocks";
+              EXPECT_EQ(hidden.messages, messages) << blocks << " blocks";
+            }
           }
         }
       }
@@ -387,19 +394,23 @@ TEST(Planner, MemoryIsThatOfTheOperators) {
 }
 
 TEST(Planner, MemoryOfHiddenParallelIsThatOfItsBlocks) {
-  const auto config = shape(12, 8, 3, 16);
+  auto config = shape(12, 8, 3, 16);
   const auto world = krait::Communicator::world(Kokkos::DefaultExecutionSpace());
   if (config.heads % world.size() != 0 || config.groups % world.size() != 0) GTEST_SKIP() << "heads do not divide";
   const std::int64_t length = 3000;
   const auto layout = SequenceLayout::contiguous(world, length);
-  const krait::HiddenParallel<float> hidden(config);
-  const auto room = hidden.room(world, layout, 1);
-  const std::int64_t in = layout.local_length() * config.input_width();
-  const std::int64_t out = layout.local_length() * config.d_inner();
-  const std::int64_t expected = 4 * (std::max(in, room.xBCdt) + std::max(out, room.y)) +
-                                static_cast<std::int64_t>(hidden.workspace_bytes(world, layout, 1, true));
-  const Prediction predicted = predict(workload(config, Sharding::of(layout), 4), "hidden_parallel");
-  EXPECT_NEAR(static_cast<double>(predicted.memory_bytes_per_rank), static_cast<double>(expected), 3 * 128 * 4);
+  for (const std::int64_t blocks : {1, 2, 3}) {
+    config.head_blocks = blocks;
+    const krait::HiddenParallel<float> hidden(config);
+    const auto room = hidden.room(world, layout, 1);
+    const std::int64_t in = layout.local_length() * config.input_width();
+    const std::int64_t out = layout.local_length() * config.d_inner();
+    const std::int64_t expected = 4 * (std::max(in, room.xBCdt) + std::max(out, room.y)) +
+                                  static_cast<std::int64_t>(hidden.workspace_bytes(world, layout, 1, true));
+    const Prediction predicted = predict(workload(config, Sharding::of(layout), 4), "hidden_parallel");
+    EXPECT_NEAR(static_cast<double>(predicted.memory_bytes_per_rank), static_cast<double>(expected),
+                static_cast<double>(3 * 128 * 4 * blocks));
+  }
 }
 
 TEST(Planner, MemoryOfStatePassingIsThatOfItsBlocks) {

@@ -11,15 +11,17 @@ namespace krait {
 
 namespace {
 
-Section heads_section(const HeadPartition& heads, const char* name, std::int64_t unit_width) {
+Section heads_section(const HeadPartition& heads, const char* name, std::int64_t unit_width, std::int64_t k = 0,
+                      std::int64_t blocks = 1) {
   Section section{name, heads.shape().heads, unit_width, {}};
-  for (int r = 0; r < heads.ranks(); ++r) section.of_rank.push_back({heads.heads_begin(r), heads.heads(r)});
+  for (int r = 0; r < heads.ranks(); ++r) section.of_rank.push_back(heads.block(r, k, blocks));
   return section;
 }
 
-Section groups_section(const HeadPartition& heads, const char* name) {
+Section groups_section(const HeadPartition& heads, const char* name, bool with_any = true) {
   Section section{name, heads.shape().groups, heads.shape().d_state, {}};
-  for (int r = 0; r < heads.ranks(); ++r) section.of_rank.push_back({heads.groups_begin(r), heads.groups(r)});
+  for (int r = 0; r < heads.ranks(); ++r)
+    section.of_rank.push_back({heads.groups_begin(r), with_any ? heads.groups(r) : 0});
   return section;
 }
 
@@ -56,12 +58,8 @@ std::int64_t HeadPartition::group_repeat_count(std::int64_t group) const {
 }
 
 SectionTable HeadPartition::projection_sections(bool with_z) const {
-  std::vector<Section> sections;
-  if (with_z) sections.push_back(heads_section(*this, "z", shape_.head_dim));
-  sections.push_back(heads_section(*this, "x", shape_.head_dim));
-  sections.push_back(groups_section(*this, "B"));
-  sections.push_back(groups_section(*this, "C"));
-  sections.push_back(heads_section(*this, "dt", 1));
+  std::vector<Section> sections = projection_block(0, 1).sections();
+  if (with_z) sections.insert(sections.begin(), heads_section(*this, "z", shape_.head_dim));
   return SectionTable(std::move(sections));
 }
 
@@ -71,14 +69,29 @@ SectionTable HeadPartition::conv_sections() const {
   return SectionTable(std::move(sections));
 }
 
-SectionTable HeadPartition::inner_sections() const {
-  std::vector<Section> sections{heads_section(*this, "y", shape_.head_dim)};
-  return SectionTable(std::move(sections));
-}
+SectionTable HeadPartition::inner_sections() const { return inner_block(0, 1); }
 
 SectionTable HeadPartition::backward_sections() const {
   std::vector<Section> sections = projection_sections(false).sections();
   sections.push_back(heads_section(*this, "dy", shape_.head_dim));
+  return SectionTable(std::move(sections));
+}
+
+UnitRange HeadPartition::block(int rank, std::int64_t k, std::int64_t blocks) const {
+  const auto begin = [&](std::int64_t share) { return share * shape_.heads / (blocks * place_.size); };
+  const std::int64_t share = blocks * rank + k;
+  return {begin(share), begin(share + 1) - begin(share)};
+}
+
+SectionTable HeadPartition::projection_block(std::int64_t k, std::int64_t blocks) const {
+  std::vector<Section> sections{heads_section(*this, "x", shape_.head_dim, k, blocks),
+                                groups_section(*this, "B", k == 0), groups_section(*this, "C", k == 0),
+                                heads_section(*this, "dt", 1, k, blocks)};
+  return SectionTable(std::move(sections));
+}
+
+SectionTable HeadPartition::inner_block(std::int64_t k, std::int64_t blocks) const {
+  std::vector<Section> sections{heads_section(*this, "y", shape_.head_dim, k, blocks)};
   return SectionTable(std::move(sections));
 }
 

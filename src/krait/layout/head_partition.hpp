@@ -94,6 +94,19 @@ class HeadPartition {
   /// Sections x | B | C | dt | dy: what a backward that recomputes needs of a token.
   [[nodiscard]] SectionTable backward_sections() const;
 
+  /// \name Parts of all shares, to be exchanged and worked on one after the other
+  /// \{
+
+  /// Block k of `blocks` of a rank's heads, by their numbers in the layer: the share that rank `blocks` r + k of
+  /// `blocks` P ranks would have.
+  [[nodiscard]] UnitRange block(int rank, std::int64_t k, std::int64_t blocks) const;
+  /// Of x | B | C | dt what the ranks need for their blocks k: B and C of all their groups with the first, where the
+  /// later ones find them. All blocks together are projection_sections(false).
+  [[nodiscard]] SectionTable projection_block(std::int64_t k, std::int64_t blocks) const;
+  /// Of y what their blocks k make.
+  [[nodiscard]] SectionTable inner_block(std::int64_t k, std::int64_t blocks) const;
+  /// \}
+
  private:
   Place place_;
   HeadShape shape_;

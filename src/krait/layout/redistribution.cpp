@@ -95,6 +95,7 @@ Redistribution<T, Exec>::Redistribution(const SequenceLayout& layout, const Sect
       table_(table),
       rows_(rows),
       passthrough_(keeps_all_columns(table)),
+      disjoint_(table.is_disjoint()),
       partition_(table.is_partition()) {
   constexpr const char* function = "krait::Redistribution";
   KRAIT_REQUIRE(LayoutError, table.ranks() == layout.ranks(), function, ": the sections are shared out to ",
@@ -242,7 +243,20 @@ void Redistribution<T, Exec>::unpack(const Exec& exec, const Tensor<const T*, Ex
                 ": the sections do not give every column to exactly one rank, so there is no way back");
   require_shard(function, "out", extents(out));
   require_buffer(function, "sequence_buffer", sequence_buffer, sequence_buffer_size());
-  sum_columns(exec, name, sequence_buffer, out);
+  sum_columns(exec, name, sequence_buffer, out, true);
+}
+
+template <Scalar T, class Exec>
+void Redistribution<T, Exec>::unpack_part(const Exec& exec, const Tensor<const T*, Exec>& sequence_buffer,
+                                          const Tensor<T***, Exec>& out) const {
+  const std::string name = label<T, Exec>("krait::redistribution::unpack_part");
+  const Kokkos::Profiling::ScopedRegion region(name);
+  constexpr const char* function = "krait::Redistribution::unpack_part";
+  KRAIT_REQUIRE(ConfigError, disjoint_, function,
+                ": the sections give a column to several ranks, so there is no way back");
+  require_shard(function, "out", extents(out));
+  require_buffer(function, "sequence_buffer", sequence_buffer, sequence_buffer_size());
+  sum_columns(exec, name, sequence_buffer, out, false);
 }
 
 template <Scalar T, class Exec>
@@ -253,16 +267,17 @@ void Redistribution<T, Exec>::unpack_sum(const Exec& exec, const Tensor<const T*
   constexpr const char* function = "krait::Redistribution::unpack_sum";
   require_shard(function, "out", extents(out));
   require_buffer(function, "sequence_buffer", sequence_buffer, sequence_buffer_size());
-  sum_columns(exec, name, sequence_buffer, out);
+  sum_columns(exec, name, sequence_buffer, out, true);
 }
 
 template <Scalar T, class Exec>
 void Redistribution<T, Exec>::sum_columns(const Exec& exec, const std::string& name,
-                                          const Tensor<const T*, Exec>& sequence_buffer,
-                                          const Tensor<T***, Exec>& out) const {
+                                          const Tensor<const T*, Exec>& sequence_buffer, const Tensor<T***, Exec>& out,
+                                          bool clear) const {
   if (passthrough_) return;
   using Sum = impl::BufferSum<T, Exec>;
-  impl::run_copy(name, exec, Sum{sum_pieces_, sum_sources_, impl::TokenRows<T>::of(out), sequence_buffer.data(), rows_},
+  impl::run_copy(name, exec,
+                 Sum{sum_pieces_, sum_sources_, impl::TokenRows<T>::of(out), sequence_buffer.data(), rows_, clear},
                  layout_.local_length() * rows_, bytes_of<T>(out));
 }
 

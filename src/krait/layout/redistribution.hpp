@@ -111,6 +111,11 @@ class Redistribution {
   /// One kernel: writes `out` (rows, local_length, width) from the sequence buffer.
   /// \throws ConfigError when a column belongs to no rank, or to several
   void unpack(const Exec& exec, const Tensor<const T*, Exec>& sequence_buffer, const Tensor<T***, Exec>& out) const;
+  /// The same, but columns that belong to no rank stay as they are: for one of several plans that bring a row home
+  /// together. One kernel.
+  /// \throws ConfigError when a column belongs to several ranks
+  void unpack_part(const Exec& exec, const Tensor<const T*, Exec>& sequence_buffer,
+                   const Tensor<T***, Exec>& out) const;
   /// The same for gradients, with any sections: a column that several ranks work on is the sum of their parts, in
   /// accumulator_t<T> and ascending rank order, rounded once; one that belongs to no rank is 0. One kernel.
   void unpack_sum(const Exec& exec, const Tensor<const T*, Exec>& sequence_buffer, const Tensor<T***, Exec>& out) const;
@@ -125,8 +130,9 @@ class Redistribution {
 
   void copy_columns(const Exec& exec, const std::string& name, const Tensor<const T***, Exec>& in,
                     std::int64_t first_column, const Tensor<T*, Exec>& sequence_buffer) const;
+  /// \param clear  columns that belong to no rank become 0
   void sum_columns(const Exec& exec, const std::string& name, const Tensor<const T*, Exec>& sequence_buffer,
-                   const Tensor<T***, Exec>& out) const;
+                   const Tensor<T***, Exec>& out, bool clear) const;
   void permute(const Exec& exec, const std::string& name, const Tensor<const T***, Exec>& from,
                const Tensor<T***, Exec>& to, bool to_places) const;
   void require_heads(const char* function, const char* name, const std::vector<std::int64_t>& extents) const;
@@ -138,6 +144,7 @@ class Redistribution {
   SectionTable table_;
   std::int64_t rows_;
   bool passthrough_;
+  bool disjoint_;
   bool partition_;
   std::vector<std::int64_t> sequence_counts_;
   std::vector<std::int64_t> heads_counts_;

@@ -67,19 +67,20 @@ std::vector<std::int64_t> SectionTable::columns(int rank) const {
   return result;
 }
 
-bool SectionTable::is_partition() const {
+bool SectionTable::is_disjoint() const {
   std::vector<Piece> all;
   for (int r = 0; r < ranks(); ++r) {
     const std::vector<Piece> of_rank = pieces(r);
     all.insert(all.end(), of_rank.begin(), of_rank.end());
   }
   std::sort(all.begin(), all.end(), [](const Piece& a, const Piece& b) { return a.column < b.column; });
-  std::int64_t next = 0;
-  for (const Piece& piece : all) {
-    if (piece.column != next) return false;
-    next += piece.count;
-  }
-  return next == width_;
+  for (std::size_t i = 1; i < all.size(); ++i)
+    if (all[i].column < all[i - 1].column + all[i - 1].count) return false;
+  return true;
+}
+
+bool SectionTable::is_partition() const {
+  return is_disjoint() && std::accumulate(local_width_.begin(), local_width_.end(), std::int64_t{0}) == width_;
 }
 
 }  // namespace krait

@@ -54,7 +54,9 @@ class SectionTable {
   [[nodiscard]] std::vector<std::int64_t> columns(int rank) const;
   /// The same as stretches of consecutive columns; neighbours are merged and empty ones left out.
   [[nodiscard]] std::vector<Piece> pieces(int rank) const;
-  /// True when every column belongs to exactly one rank, so that the way back is a mere interleaving.
+  /// True when no column belongs to more than one rank, so that the way back is a mere interleaving.
+  [[nodiscard]] bool is_disjoint() const;
+  /// True when, beside that, every column belongs to a rank.
   [[nodiscard]] bool is_partition() const;
 
  private:

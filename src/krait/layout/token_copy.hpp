@@ -125,7 +125,7 @@ KOKKOS_FUNCTION void add_columns(const Member& team, T* to, std::int64_t to_stri
 }
 
 /// From a buffer to a tensor: a column that lies in several places of the buffer is their sum, one that lies in none
-/// is 0. Token row q is row q % rows of token q / rows.
+/// is 0, or stays as it is. Token row q is row q % rows of token q / rows.
 template <class T, class Exec>
 struct BufferSum {
   Kokkos::View<const SumPiece*, typename Exec::memory_space> pieces;
@@ -133,12 +133,14 @@ struct BufferSum {
   TokenRows<T> to;
   const T* buffer;
   std::int64_t rows;
+  bool clear;
 
   [[nodiscard]] KOKKOS_FUNCTION std::int64_t size() const { return static_cast<std::int64_t>(pieces.extent(0)); }
 
   template <class Lanes>
   KOKKOS_FUNCTION void copy(const Lanes& lanes, std::int64_t q, std::int64_t p) const {
     const SumPiece piece = pieces(p);
+    if (piece.sources == 0 && !clear) return;
     T* const place = to.at(q % rows, q / rows, piece.column);
     if (piece.sources == 1) {
       const SumSource source = sources(piece.first_source);

@@ -139,9 +139,9 @@ template <Scalar T, class Exec>
 const Choice& MambaMixer<T, Exec>::choice(const SequenceLayout& layout, std::int64_t batch) const {
   if (!choice_.holds(layout, batch)) {
     choice_.set(layout, batch,
-                std::make_unique<Choice>(
-                    Planner(parallel_.machine)
-                        .choose(workload_of<T>(local(), layout, batch), parallel_.strategy, parallel_.state_exchange)));
+                std::make_unique<Choice>(Planner(parallel_.machine)
+                                             .choose(workload_of<T, Exec>(local(), layout, batch), parallel_.strategy,
+                                                     parallel_.state_exchange)));
   }
   return choice_.plan();
 }

@@ -208,15 +208,31 @@ void ConvScan<T, Exec>::convolve(const Exec& exec, const SequenceOperatorParamet
                                  std::int64_t count) const {
   if (blocks_.empty()) return;
   take_parameters(exec, parameters);
+  convolve(exec, parameters,
+           ConvChannels<T, Exec>{.first = begin,
+                                 .x = columns(tensors.input, begin, count),
+                                 .map = tensors.map,
+                                 .out = columns(tensors.conv_out, begin, count),
+                                 .states = tensors.conv_states,
+                                 .final_states = tensors.final_conv_states},
+           runs);
+}
+
+template <Scalar T, class Exec>
+void ConvScan<T, Exec>::convolve(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
+                                 const ConvChannels<T, Exec>& channels, const SequenceRuns& runs) const {
+  if (blocks_.empty()) return;
+  const auto count = static_cast<std::int64_t>(channels.x.extent(2));
   CausalConv1dArguments<T, Exec> convolution;
-  convolution.x = columns(tensors.input, begin, count);
-  convolution.weight = slice(Tensor<const A**, Exec>(conv_weight_), begin, count);
-  if (!is_absent(parameters.conv_bias)) convolution.bias = slice(Tensor<const A*, Exec>(conv_bias_), begin, count);
-  convolution.initial_states = tensors.conv_states;
-  convolution.final_states = tensors.final_conv_states;
-  convolution.out = columns(tensors.conv_out, begin, count);
+  convolution.x = channels.x;
+  convolution.weight = slice(Tensor<const A**, Exec>(conv_weight_), channels.first, count);
+  if (!is_absent(parameters.conv_bias))
+    convolution.bias = slice(Tensor<const A*, Exec>(conv_bias_), channels.first, count);
+  convolution.initial_states = channels.states;
+  convolution.final_states = channels.final_states;
+  convolution.out = channels.out;
   convolution.activation = config_.activation;
-  convolution.x_map = tensors.map;
+  convolution.x_map = channels.map;
   causal_conv1d(exec, convolution, runs);
 }
 
@@ -225,22 +241,40 @@ void ConvScan<T, Exec>::scan(const Exec& exec, const SequenceOperatorParameters<
                              const ConvScanTensors<T, Exec>& tensors, const SequenceRuns& runs,
                              std::int64_t block) const {
   if (blocks_.empty()) return;
-  const auto& [first_head, heads, first_group, groups, plan] = blocks_[static_cast<std::size_t>(block)];
-  const std::int64_t B = partition_.d_inner_local() + first_group * config_.d_state;
-  const std::int64_t first = partition_.heads_begin(partition_.rank()) + first_head;
+  const Block& part = blocks_[static_cast<std::size_t>(block)];
   const Tensor<const T***, Exec> xBC = tensors.conv_out;
+  const std::int64_t first = part.first_head * config_.head_dim;
+  const std::int64_t width = part.heads * config_.head_dim;
+  scan(exec, parameters,
+       ScanHeads<T, Exec>{.x = columns(xBC, first, width),
+                          .BC = columns(xBC, partition_.d_inner_local(), 2 * partition_.group_width_local()),
+                          .dt = columns(tensors.input, partition_.conv_channels_local() + part.first_head, part.heads),
+                          .map = tensors.map,
+                          .out = columns(tensors.out, first, width),
+                          .states = tensors.states,
+                          .final_states = tensors.final_states},
+       runs, block);
+}
+
+template <Scalar T, class Exec>
+void ConvScan<T, Exec>::scan(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
+                             const ScanHeads<T, Exec>& tensors, const SequenceRuns& runs, std::int64_t block) const {
+  if (blocks_.empty()) return;
+  const auto& [first_head, heads, first_group, groups, plan] = blocks_[static_cast<std::size_t>(block)];
+  const std::int64_t B = first_group * config_.d_state;
+  const std::int64_t first = partition_.heads_begin(partition_.rank()) + first_head;
   SsdScanArguments<T, Exec> scan;
-  scan.x = blocks<const T, Exec>(xBC, first_head * config_.head_dim, heads, config_.head_dim);
-  scan.B = blocks<const T, Exec>(xBC, B, groups, config_.d_state);
-  scan.C = blocks<const T, Exec>(xBC, B + partition_.group_width_local(), groups, config_.d_state);
-  scan.dt = columns(tensors.input, partition_.conv_channels_local() + first_head, heads);
+  scan.x = blocks<const T, Exec>(tensors.x, 0, heads, config_.head_dim);
+  scan.B = blocks<const T, Exec>(tensors.BC, B, groups, config_.d_state);
+  scan.C = blocks<const T, Exec>(tensors.BC, B + partition_.group_width_local(), groups, config_.d_state);
+  scan.dt = tensors.dt;
   scan.A = slice(Tensor<const A*, Exec>(A_), first_head, heads);
   scan.D = slice(parameters.D, first, heads);
   scan.D_per_channel = slice(parameters.D_per_channel, first, heads);
   scan.dt_bias = slice(parameters.dt_bias, first, heads);
   scan.initial_states = tensors.states;
   scan.final_states = tensors.final_states;
-  scan.out = blocks<T, Exec>(tensors.out, first_head * config_.head_dim, heads, config_.head_dim);
+  scan.out = blocks<T, Exec>(tensors.out, 0, heads, config_.head_dim);
   scan.dt_map = tensors.map;
   scan.out_map = tensors.map;
   ssd_scan(exec, plan, scan, runs);

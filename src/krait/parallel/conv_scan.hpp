@@ -42,6 +42,33 @@ struct ConvScanTensors {
   /// \}
 };
 
+/// Some of them by themselves, where the others are elsewhere.
+/// \{
+
+/// Neighbouring channels of a convolution: the first of them, as a number among the rank's channels x | B | C.
+template <Scalar T, class Exec>
+struct ConvChannels {
+  std::int64_t first;
+  Tensor<const T***, Exec> x;             ///< (b, places, channels)
+  Tensor<const std::int64_t*, Exec> map;  ///< as in ConvScanTensors
+  Tensor<T***, Exec> out;                 ///< (b, L, channels), overwritten, in order of tokens
+  MixedTensor<T, 3, Exec> states = {};    ///< (n, channels, d_conv - 1), as in ConvScanTensors, and so below
+  Tensor<T***, Exec> final_states = {};
+};
+
+/// Heads of a scan, those of a block.
+template <Scalar T, class Exec>
+struct ScanHeads {
+  Tensor<const T***, Exec> x;   ///< (b, L, heads of head_dim)
+  Tensor<const T***, Exec> BC;  ///< (b, L, B | C), of all groups of the rank
+  Tensor<const T***, Exec> dt;  ///< (b, places, heads)
+  Tensor<const std::int64_t*, Exec> map;
+  Tensor<T***, Exec> out;               ///< (b, places, heads of head_dim)
+  MixedTensor<T, 4, Exec> states = {};  ///< (n, heads, head_dim, d_state)
+  Tensor<accumulator_t<T>****, Exec> final_states = {};
+};
+/// \}
+
 /// The same of ConvScan::run_backward() and its steps.
 template <Scalar T, class Exec>
 struct ConvScanBackwardTensors {
@@ -109,6 +136,11 @@ class ConvScan {
   /// and output are those of the rank.
   void scan(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
             const ConvScanTensors<T, Exec>& tensors, const SequenceRuns& runs, std::int64_t block = 0) const;
+  /// The same of channels and heads by themselves. After take_parameters().
+  void convolve(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
+                const ConvChannels<T, Exec>& channels, const SequenceRuns& runs) const;
+  void scan(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters, const ScanHeads<T, Exec>& heads,
+            const SequenceRuns& runs, std::int64_t block) const;
   /// \}
 
   /// The map by which each of `runs` acts on what enters it; what its own state adds is part of E. After convolve().

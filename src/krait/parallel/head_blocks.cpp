@@ -10,6 +10,9 @@ namespace {
 /// fast, and few heads pay 5 % for being scanned in two goes.
 constexpr std::int64_t least_block_bytes = std::int64_t{1} << 20;
 
+/// Heads of a block on a device, at least.
+constexpr std::int64_t least_device_heads = 4;
+
 /// How often the thread that has most to do walks a row. Of a row that is cut, every segment is walked up to twice.
 double walks(std::int64_t teams, std::int64_t threads) {
   const ScanShare share(teams, threads);
@@ -33,6 +36,14 @@ std::int64_t head_blocks(const SequenceOperatorConfig& config, StateExchange for
   if (element_bytes * whole.rows * half * whole.state_size < least_block_bytes) return 1;
   const double halves = walks(whole.rows * half, threads) + walks(whole.rows * (whole.heads - half), threads);
   return halves <= walks(whole.rows * whole.heads, threads) ? 2 : 1;
+}
+
+std::int64_t shared_head_blocks(const SequenceOperatorConfig& config, int ranks, bool on_device) {
+  if (ranks == 1) return 1;
+  const std::int64_t fewest = config.heads / ranks;
+  const std::int64_t automatic = on_device && fewest >= 2 * least_device_heads ? 2 : 1;
+  const std::int64_t asked = config.head_blocks > 0 ? config.head_blocks : automatic;
+  return std::clamp<std::int64_t>(asked, 1, std::max<std::int64_t>(1, fewest));
 }
 
 }  // namespace krait::impl

@@ -32,6 +32,15 @@ struct ScanShare {
 std::int64_t head_blocks(const SequenceOperatorConfig& config, StateExchange form, std::int64_t segments,
                          const StateMapShape& whole, std::int64_t element_bytes, std::int64_t threads);
 
+/// Blocks of heads in which ranks that share out `heads` exchange tokens for them (HiddenParallel), so that one travels
+/// while another is convolved and scanned. Equal on all ranks.
+///
+/// What the configuration says, else two on a device if every rank has 8 heads or more, for 4 in each, and one on
+/// hosts: there messages travel by themselves only as far as MPI has them sent by others than the rank's own threads,
+/// and rows are read in more and shorter pieces. Never more than the rank with the fewest heads has, but at least one;
+/// one where nobody else is.
+std::int64_t shared_head_blocks(const SequenceOperatorConfig& config, int ranks, bool on_device);
+
 /// Heads [head_block_begin(k), head_block_begin(k + 1)) are block k of `blocks`: those of rank k of as many ranks
 /// (HeadPartition).
 constexpr std::int64_t head_block_begin(std::int64_t block, std::int64_t heads, std::int64_t blocks) {

@@ -17,9 +17,14 @@ namespace krait {
 ///     rank 1  tokens 2 3 4 5, all heads   ==>    tokens 0..7, heads 2 3   ==>    tokens 2 3 4 5, all heads
 ///                                        enter        conv, scan         leave
 ///
-/// The backward goes the same way: what entered is entered again together with dy, or only dy where the forward saved
-/// the rest; the gradients of x, B, C and dt come home, where the parts of a group that ranks share are added up. So
-/// both directions have two collectives.
+/// A forward may cut the share of every rank in blocks of heads, SequenceOperatorConfig::head_blocks (head_blocks.hpp
+/// says what is taken when that is 0): the second travels there while the first is convolved and scanned, and the first
+/// travels back while the second is. B and C come with the first. The same bits and bytes in as many more messages.
+/// Ranks must have the same number of blocks, else the first call throws LayoutError.
+///
+/// The backward goes the same way, all heads at once: what entered is entered again together with dy, or only dy where
+/// the forward saved the rest; the gradients of x, B, C and dt come home, where the parts of a group that ranks share
+/// are added up. So both directions have two collectives, or in a forward two for each block.
 ///
 /// Counterpart upstream: Megatron-LM's and NeMo's MambaContextParallel; here one exchange each way instead of five and
 /// one, for any layout, batch and rank count.
@@ -37,7 +42,7 @@ class HiddenParallel final : public SequenceOperator<T, Exec> {
   [[nodiscard]] std::size_t workspace_bytes(const Communicator& context, const SequenceLayout& layout,
                                             std::int64_t batch, bool overwrite_input) const override;
 
-  /// Two collectives on the context: one all_to_all_v in, one out.
+  /// Two collectives on the context: one all_to_all_v in, one out; with blocks of heads as many of each.
   /// \throws ConfigError when heads and groups do not suit the number of ranks; see Divisibility
   void forward(const Exec& exec, const Communicator& context, const SequenceLayout& layout,
                const DocumentMap& documents, const SequenceOperatorParameters<T, Exec>& parameters,
@@ -52,7 +57,7 @@ class HiddenParallel final : public SequenceOperator<T, Exec> {
                                                      std::int64_t batch, Saving saving,
                                                      bool overwrite_dy) const override;
 
-  /// Two collectives on the context, as forward().
+  /// Two collectives on the context.
   void backward(const Exec& exec, const Communicator& context, const SequenceLayout& layout,
                 const DocumentMap& documents, const SequenceOperatorParameters<T, Exec>& parameters,
                 const SequenceOperatorGradients<T, Exec>& gradients,

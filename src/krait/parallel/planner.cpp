@@ -11,6 +11,7 @@
 #include <krait/core/error.hpp>
 #include <krait/layout/head_partition.hpp>
 #include <krait/parallel/head_blocks.hpp>
+#include <krait/parallel/relay.hpp>
 #include <krait/parallel/state_exchange_form.hpp>
 
 namespace krait {
@@ -143,11 +144,16 @@ struct Model {
     return cuts > 1 ? busy / (1 + machine.scan_flops / machine.summary_flops) : busy;
   }
 
-  /// Convolution and scan of `tokens` tokens of each row.
+  /// Convolution and scan of `tokens` tokens of each row, forward.
+  [[nodiscard]] double forward_seconds(std::int64_t tokens, std::int64_t heads, std::int64_t conv_channels) const {
+    const auto pass = static_cast<double>(number() * tokens * conv_channels);
+    return scan_seconds(tokens, heads, machine.scan_flops) + conv_passes_forward * pass / machine.conv_bandwidth;
+  }
+  /// The same, and backward if the work has one.
   [[nodiscard]] double layer_seconds(std::int64_t tokens, std::int64_t heads, std::int64_t conv_channels) const {
     const auto pass = static_cast<double>(number() * tokens * conv_channels);
     const double conv = conv_passes_forward * pass / machine.conv_bandwidth;
-    double seconds = scan_seconds(tokens, heads, machine.scan_flops) + conv;
+    double seconds = forward_seconds(tokens, heads, conv_channels);
     if (work.backward) {
       seconds += scan_seconds(tokens, heads, machine.scan_backward_flops) +
                  conv_passes_backward * pass / machine.conv_backward_bandwidth;
@@ -268,6 +274,20 @@ Prediction hidden_parallel(const Model& model) {
   const std::optional<HeadPartition> heads = partition_of(model, result.impossible);
   if (!heads) return result;
 
+  // Widths of the blocks of heads of a forward, then of all heads.
+  const std::int64_t blocks = impl::shared_head_blocks(model.config, model.sharding.ranks(), model.work.on_device);
+  const auto inner_of = [&](std::int64_t k) {
+    return [&heads, k, blocks](int r) { return heads->block(r, k, blocks).count * heads->shape().head_dim; };
+  };
+  const auto channels_of = [&](std::int64_t k) {
+    return
+        [&heads, k, inner = inner_of(k)](int r) { return inner(r) + (k == 0 ? 2 * heads->group_width_local(r) : 0); };
+  };
+  const auto projection_of = [&](std::int64_t k) {
+    return [&heads, k, blocks, channels = channels_of(k)](int r) {
+      return channels(r) + heads->block(r, k, blocks).count;
+    };
+  };
   const auto projection = [&](int r) { return heads->projection_width_local(r, false); };
   const auto inner = [&](int r) { return heads->d_inner_local(r); };
   const auto both = [&](int r) { return projection(r) + inner(r); };
@@ -278,21 +298,27 @@ Prediction hidden_parallel(const Model& model) {
   };
   const bool lean = model.work.saving == Saving::lean;
   const bool backward = model.work.backward;
-  std::vector<Sent> exchanges{to_heads(model, projection), to_sequence(model, inner)};
+  std::vector<Sent> exchanges;
+  for (std::int64_t k = 0; k < blocks; ++k) {
+    exchanges.push_back(to_heads(model, projection_of(k)));
+    exchanges.push_back(to_sequence(model, inner_of(k)));
+  }
+  double under_way = 0;
+  for (const Sent& exchange : exchanges) under_way += model.network_seconds(exchange);
   if (backward) {
     exchanges.push_back(lean ? to_heads(model, both) : to_heads(model, inner));
     exchanges.push_back(to_sequence(model, projection));
   }
 
   // The rank with most of everything; with heads shared out evenly there is one.
-  std::int64_t most_heads = 0;
-  std::int64_t most_channels = 0;
-  std::int64_t widest = 0;
-  for (int r = 0; r < model.ranks(); ++r) {
-    most_heads = std::max(most_heads, heads->heads(r));
-    most_channels = std::max(most_channels, heads->conv_channels_local(r));
-    widest = std::max(widest, projection(r));
-  }
+  const auto most = [&](const auto& width) {
+    std::int64_t largest = 0;
+    for (int r = 0; r < model.ranks(); ++r) largest = std::max<std::int64_t>(largest, width(r));
+    return largest;
+  };
+  const std::int64_t most_heads = most([&](int r) { return heads->heads(r); });
+  const std::int64_t most_channels = most([&](int r) { return heads->conv_channels_local(r); });
+  const std::int64_t widest = most(projection);
   const std::int64_t length = model.sharding.length();
   const std::int64_t tokens = model.sharding.most_tokens();
   const std::int64_t packed = sum(projection);
@@ -312,6 +338,9 @@ Prediction hidden_parallel(const Model& model) {
     sent.add(exchange);
     result.seconds += model.network_seconds(exchange);
   }
+  // Forward, what all blocks but one send each way travels beside work.
+  const double work = model.forward_seconds(length, most_heads, most_channels);
+  result.seconds -= std::min(under_way, work) * static_cast<double>(blocks - 1) / static_cast<double>(blocks);
   result.bytes_sent_per_rank = sent.most_bytes();
   result.messages = sent.most_messages();
 
@@ -320,9 +349,17 @@ Prediction hidden_parallel(const Model& model) {
     return result;
   }
   // The blocks of HiddenParallel, which lie in the tensors of its caller as far as these reach. First the forward.
-  const std::int64_t arrival = std::max(length * widest, tokens * out);
-  std::int64_t memory = std::max(tokens * in, arrival) + std::max(tokens * out, length * most_inner) +
-                        std::max(tokens * packed, length * most_channels);
+  const auto of_blocks = [&](const auto& size) {
+    std::vector<std::int64_t> sizes;
+    for (std::int64_t k = 0; k < blocks; ++k) sizes.push_back(size(k));
+    return sizes;
+  };
+  const impl::Relay exchanged(of_blocks([&](std::int64_t k) { return tokens * sum(projection_of(k)); }),
+                              of_blocks([&](std::int64_t k) { return length * most(channels_of(k)); }));
+  const impl::Relay arrived(of_blocks([&](std::int64_t k) { return length * most(projection_of(k)); }),
+                            of_blocks([&](std::int64_t k) { return tokens * sum(inner_of(k)); }));
+  std::int64_t memory =
+      std::max(tokens * in, arrived.size) + std::max(tokens * out, length * most_inner) + exchanged.size;
   if (backward) {
     const std::int64_t saved = lean ? 0 : length * (widest + most_channels);
     const std::int64_t entering = lean ? packed + out : out;

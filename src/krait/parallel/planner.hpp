@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include <krait/core/kokkos_shims.hpp>
 #include <krait/parallel/decay.hpp>
 #include <krait/parallel/machine.hpp>
 #include <krait/parallel/saving.hpp>
@@ -28,6 +29,9 @@ struct Workload {
   std::int64_t accumulator_bytes = 4;
   /// Threads of a rank: the scan shares out rows and heads among them.
   std::int64_t threads = 1;
+  /// Whether ranks compute on devices, which decides on HiddenParallel's blocks of heads where the configuration does
+  /// not.
+  bool on_device = false;
   /// A forward that is followed by its backward, together.
   bool backward = false;
   Saving saving = Saving::lean;
@@ -97,7 +101,7 @@ class Planner {
 };
 
 /// The workload of a training step, or of a forward, of one call. Equal on all ranks.
-template <Scalar T>
+template <Scalar T, class Exec = Kokkos::DefaultExecutionSpace>
 Workload workload_of(const SequenceOperatorConfig& config, const SequenceLayout& layout, std::int64_t batch) {
   Workload workload;
   workload.config = config;
@@ -105,6 +109,7 @@ Workload workload_of(const SequenceOperatorConfig& config, const SequenceLayout&
   workload.batch = batch;
   workload.scalar_bytes = static_cast<std::int64_t>(sizeof(T));
   workload.accumulator_bytes = static_cast<std::int64_t>(sizeof(accumulator_t<T>));
+  workload.on_device = !impl::is_host_execution<Exec>;
   workload.backward = true;
   return workload;
 }
