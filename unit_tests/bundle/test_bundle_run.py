@@ -182,6 +182,8 @@ class BundleRun(unittest.TestCase):
         self.assertLess(time.monotonic() - begin, 20)
         self.assertEqual(result.returncode, 1)
         self.assertEqual(self.outcomes(), {"support.ranks1": "failed", "ops.ranks1": "left out"})
+        self.assertEqual(self.results()["counts"], {"passed": 0, "failed": 1, "skipped": 0, "left out": 1})
+        self.assertRegex((self.folder / "out/summary.txt").read_text(encoding="utf-8"), "left out +0 s +ops.ranks1")
         self.assertIn("ended after", (self.folder / "out/logs/support.ranks1.log").read_text(encoding="utf-8"))
 
     def test_a_run_that_is_stopped_leaves_results_and_no_process(self):
