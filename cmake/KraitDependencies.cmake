@@ -10,6 +10,8 @@ if(DEFINED Kokkos_VERSION AND Kokkos_DEVICES MATCHES "CUDA")
   find_package(CUDAToolkit QUIET)
   krait_check_cuda("${CUDAToolkit_VERSION}" "${Kokkos_VERSION}" "${Kokkos_CUDA_ARCHITECTURES}"
                    "${Kokkos_COMPILE_LANGUAGE}" "${CMAKE_CXX_COMPILER}" "${CMAKE_CXX_COMPILER_LAUNCHER}")
+  # The linker would name nvcc's temporary files, and every program be linked anew in every build.
+  set(CMAKE_LINK_DEPENDS_USE_LINKER OFF)
   # Krait's headers call constexpr functions of the standard library in kernels. Clang needs no leave for that.
   if(Kokkos_COMPILE_LANGUAGE STREQUAL "CUDA")
     set(KRAIT_CUDA_OPTIONS "$<$<COMPILE_LANG_AND_ID:CUDA,NVIDIA>:--expt-relaxed-constexpr>")
