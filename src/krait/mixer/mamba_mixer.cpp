@@ -18,11 +18,10 @@
 namespace krait {
 
 /// Where the intermediates of a forward without a backward lie in the workspace. `xBCdt` and `y` double as workspace of
-/// the operator.
+/// the operator; behind it, the gate lies in `xBCdt`.
 template <Scalar T, class Exec>
 struct MambaMixer<T, Exec>::Buffers {
   OperatorRoom room;
-  std::size_t z = 0;
   std::size_t xBCdt = 0;
   std::size_t y = 0;
   std::size_t operator_offset = 0;
@@ -177,7 +176,6 @@ auto MambaMixer<T, Exec>::buffers(const Communicator& context, const SequenceLay
   const OperatorRoom room = sequence_operator(layout, batch).room(context, layout, batch);
   WorkspaceLayout space;
   Buffers result{.room = room};
-  result.z = space.add<T>(places * here.d_inner());
   result.xBCdt = space.add<T>(std::max(places * here.input_width(), room.xBCdt));
   result.y = space.add<T>(std::max(places * here.d_inner(), room.y));
   result.operator_bytes = sequence_operator(layout, batch).workspace_bytes(context, layout, batch, true);
@@ -438,11 +436,9 @@ void MambaMixer<T, Exec>::run(const Exec& exec, const Call& call, const Hidden& 
   const auto tensor = [&](std::size_t offset, std::int64_t width) {
     return make_tensor<T***, Exec, 3>(workspace_->template at<T>(offset), {batch, call.layout.local_length(), width});
   };
-  const Output z = tensor(place.z, here.d_inner());
   const Output xBCdt = tensor(place.xBCdt, here.input_width());
   const Output y = tensor(place.y, here.d_inner());
 
-  project_in(exec, hidden, 0, z);
   project_in(exec, hidden, here.d_inner(), xBCdt);
   sequence_operator(call.layout, batch)
       .forward(exec, call.context, call.layout, call.documents, operator_parameters(),
@@ -450,6 +446,9 @@ void MambaMixer<T, Exec>::run(const Exec& exec, const Call& call, const Hidden& 
                 .y = y,
                 .workspace = bytes_at(*workspace_, place.operator_offset, place.operator_bytes),
                 .room = place.room});
+  // The gate, not before it is needed: it lies where the operator's input was.
+  const Output z = tensor(place.xBCdt, here.d_inner());
+  project_in(exec, hidden, 0, z);
   gate_and_norm(exec, y, z, y, {});
   project_out(exec, y, out);
   if (parallel_.tensor.size() > 1) add_over_tensor_ranks(exec, place.partial, place.sum, out);
