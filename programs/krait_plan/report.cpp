@@ -94,7 +94,7 @@ void print_tables(std::ostream& stream, const Options& options) {
       print_row(stream, ranks, prediction, i == choice.winner);
     }
   }
-  stream << "\nfastest by length of a row, from two tokens per rank to 2^30\n";
+  stream << "\nchoice by length of a row, from two tokens per rank to 2^30\n";
   for (const std::int64_t ranks : options.ranks) {
     stream << std::setw(6) << ranks << "   ";
     const std::vector<Reign> found = reigns(options, static_cast<int>(ranks));

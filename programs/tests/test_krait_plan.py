@@ -41,7 +41,11 @@ class KraitPlan(unittest.TestCase):
                 here = [row for row in rows if row["ranks"] == ranks]
                 winners = [row for row in here if row["winner"]]
                 self.assertEqual(len(winners), 1)
-                self.assertEqual(winners[0]["seconds"], min(row["seconds"] for row in here))
+                fastest = min(row["seconds"] for row in here)
+                if winners[0]["strategy"] == "state_passing:doubling":
+                    self.assertLessEqual(winners[0]["seconds"], 1.05 * fastest)
+                else:
+                    self.assertEqual(winners[0]["seconds"], fastest)
 
     def test_strategies_that_cannot_run_are_left_out_of_json_and_explained_in_the_table(self):
         # 24 heads

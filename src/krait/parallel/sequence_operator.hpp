@@ -58,12 +58,12 @@ struct SequenceOperatorConfig {
 /// Full-size parameters, the same on every rank; read at every call, so their storage may change between calls.
 template <Scalar T, class Exec = Kokkos::DefaultExecutionSpace>
 struct SequenceOperatorParameters {
-  Tensor<const accumulator_t<T>**, Exec> conv_weight;    ///< (conv_channels, d_conv)
-  Tensor<const accumulator_t<T>*, Exec> conv_bias;       ///< (conv_channels), optional
-  Tensor<const accumulator_t<T>*, Exec> A_log;           ///< (heads); A = -exp(A_log)
-  Tensor<const accumulator_t<T>*, Exec> dt_bias;         ///< (heads), optional
-  Tensor<const accumulator_t<T>*, Exec> D;               ///< (heads), optional
-  Tensor<const accumulator_t<T>**, Exec> D_per_channel;  ///< (heads, head_dim), optional, not with D
+  Tensor<const accumulator_t<T>**, Exec> conv_weight;         ///< (conv_channels, d_conv)
+  Tensor<const accumulator_t<T>*, Exec> conv_bias = {};       ///< (conv_channels), optional
+  Tensor<const accumulator_t<T>*, Exec> A_log;                ///< (heads); A = -exp(A_log)
+  Tensor<const accumulator_t<T>*, Exec> dt_bias = {};         ///< (heads), optional
+  Tensor<const accumulator_t<T>*, Exec> D = {};               ///< (heads), optional
+  Tensor<const accumulator_t<T>**, Exec> D_per_channel = {};  ///< (heads, head_dim), optional, not with D
 };
 
 /// Gradients of SequenceOperatorParameters, full-size. A call adds its rank's part to what is there, and leaves alone
