@@ -19,7 +19,6 @@ namespace {
 using krait::test::all_close;
 using krait::test::Arrangement;
 using krait::test::random_strided_view;
-using krait::test::same;
 using krait::test::values_of;
 using testing::HasSubstr;
 using testing::ThrowsMessage;

@@ -141,7 +141,8 @@ TEST(Model, WhatStatePassingSendsDoesNotGrowWithTheLength) {
     problem.loss();
     return world.counters().total().bytes_sent - before;
   };
-  EXPECT_EQ(sent(640), sent(64));
+  // Less where the planner takes another exchange of states for the longer row.
+  EXPECT_LE(sent(640), sent(64));
 }
 
 TEST(Model, NoTokenSeesWhatItIsToPredict) {
