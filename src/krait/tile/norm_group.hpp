@@ -31,9 +31,10 @@ struct NormGroup {
   NormNext<T> next = {};
   std::int64_t groups = 1;
 
-  [[nodiscard]] std::int64_t features() const { return groups * count; }
-  /// `size` features from feature `begin` on, as one group.
-  [[nodiscard]] NormGroup part(std::int64_t begin, std::int64_t size) const {
+  [[nodiscard]] constexpr std::int64_t features() const { return groups * count; }
+  /// `size` features from feature `begin` on, as one group. A constant expression, so that kernels may be compiled for a
+  /// device that name it.
+  [[nodiscard]] constexpr NormGroup part(std::int64_t begin, std::int64_t size) const {
     const auto from = [begin](const auto* row) { return row == nullptr ? nullptr : row + begin; };
     return {size,       x + begin,  from(z),    from(weight),
             from(bias), gate_first, past_cache, {from(next.x), from(next.z), from(next.dout)}};
