@@ -91,7 +91,8 @@ class Planner {
   /// \throws ConfigError for a workload that makes no sense
   [[nodiscard]] std::vector<Prediction> predict(const Workload& workload) const;
   /// The fastest that can run; of equals the first. But of state passing the exchange by doubling if that takes at most
-  /// 5 % longer: a rank that is late is waited for by those behind it only, and in the fewest steps one after the other.
+  /// 5 % longer: a rank that is late is waited for by those behind it only, and in the fewest steps one after the
+  /// other.
   [[nodiscard]] Choice choose(const Workload& workload) const;
   /// The same among those that are asked for; automatic asks for any. The first of them when none can run.
   [[nodiscard]] Choice choose(const Workload& workload, Strategy strategy, StateExchange exchange) const;

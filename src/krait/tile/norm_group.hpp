@@ -32,8 +32,8 @@ struct NormGroup {
   std::int64_t groups = 1;
 
   [[nodiscard]] constexpr std::int64_t features() const { return groups * count; }
-  /// `size` features from feature `begin` on, as one group. A constant expression, so that kernels may be compiled for a
-  /// device that name it.
+  /// `size` features from feature `begin` on, as one group. A constant expression, so that kernels may be compiled for
+  /// a device that name it.
   [[nodiscard]] constexpr NormGroup part(std::int64_t begin, std::int64_t size) const {
     const auto from = [begin](const auto* row) { return row == nullptr ? nullptr : row + begin; };
     return {size,       x + begin,  from(z),    from(weight),
