@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
+#include <gtest/gtest.h>
+
 #include <Kokkos_Core.hpp>
 #include <chrono>
 #include <cstdint>
 #include <string_view>
 #include <thread>
-#include <utility>
+
+#include <krait/comm/communicator.hpp>
 
 namespace krait::test {
 
@@ -23,9 +26,8 @@ class LateKernel {
   LateKernel(const LateKernel&) = delete;
   LateKernel& operator=(const LateKernel&) = delete;
 
-  [[nodiscard]] bool was_late() const {
-    return delay.turn < 0;
-  }  // NOLINT(readability-convert-member-functions-to-static)
+  // NOLINTNEXTLINE(readability-convert-member-functions-to-static): asked while it exists
+  [[nodiscard]] bool was_late() const { return delay.turn < 0; }
 
  private:
   struct Delay {
@@ -42,5 +44,19 @@ class LateKernel {
 
   Kokkos::Tools::Experimental::EventSet callbacks_;
 };
+
+/// Seconds that this rank waits in its second run, in which all are held up for `time`: each once, before the kernel
+/// and turn that it gives.
+template <class Run>
+double seconds_waited(const Communicator& world, std::string_view kernel, int turn, std::chrono::milliseconds time,
+                      const Run& run) {
+  run();  // also agrees on the layout
+  world.barrier();
+  const LateKernel late(kernel, turn, time);
+  const double before = world.counters().total().seconds_waited;
+  run();
+  EXPECT_TRUE(late.was_late());
+  return world.counters().total().seconds_waited - before;
+}
 
 }  // namespace krait::test

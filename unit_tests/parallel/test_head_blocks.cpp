@@ -115,15 +115,9 @@ double waited(const Communicator& world, std::int64_t blocks, std::chrono::milli
   const auto run = [&] {
     (void)Call<float>{config, Strategy::state_passing}.run(*op, world, layout, documents, parameters);
   };
-  run();  // also agrees on the layout
-  world.barrier();
   const bool is_late = world.rank() == 0;
-  const LateKernel late(is_late ? "krait::ssd_scan_summarize[" : "krait::ssd_scan[",
-                        is_late ? static_cast<int>(blocks - 1) : 0, time);
-  const double before = world.counters().total().seconds_waited;
-  run();
-  EXPECT_TRUE(late.was_late());
-  return world.counters().total().seconds_waited - before;
+  return seconds_waited(world, is_late ? "krait::ssd_scan_summarize[" : "krait::ssd_scan[",
+                        is_late ? static_cast<int>(blocks - 1) : 0, time, run);
 }
 
 TEST(HeadBlocks, StatesTravelMeanwhile) {

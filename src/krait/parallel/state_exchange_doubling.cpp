@@ -122,7 +122,7 @@ class DoublingForm final : public StateExchangeForm<V, Exec> {
   DoublingForm(ChainRoute chain, const StateMapShape& extents) : StateExchangeForm<V, Exec>(std::move(chain), extents) {
     const ChainRoute& route = this->route();
     const std::int64_t local = route.local_segments();
-    windows_ = space_.template add<V>(this->states(local) + local * extents.rows * extents.heads);
+    windows_ = space_.template add<V>(this->maps(local));
     sent_ = space_.template add<V>(this->maps(local));
     arrived_ = space_.template add<V>(this->maps(local));
     for (std::int64_t distance = 1; distance < route.segments(); distance *= 2) {
@@ -138,9 +138,7 @@ class DoublingForm final : public StateExchangeForm<V, Exec> {
 
   [[nodiscard]] std::unique_ptr<Exchange> begin(const Call& call) const override {
     // The map of no segment: E = 0 and log alpha = 0.
-    const StateMapShape& shape = this->shape();
-    const std::int64_t local = this->route().local_segments();
-    const std::int64_t numbers = this->states(local) + local * shape.rows * shape.heads;
+    const std::int64_t numbers = this->maps(this->route().local_segments());
     Kokkos::deep_copy(call.exec, make_tensor<V*, Exec, 1>(call.at(windows_), {numbers}), V(0));
     if (steps_.empty()) return call.start(operation(), call.maps, 0, {}, call.at(arrived_), 0, {});
     return send(call, steps_.front());
