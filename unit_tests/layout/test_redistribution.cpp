@@ -112,6 +112,18 @@ TYPED_TEST(Exchange, EntersAndLeavesInEveryLayout) {
   }
 }
 
+TYPED_TEST(Exchange, LongRows) {  // longer than what a device copies at a time
+  const krait::Place place = this->world;
+  const HeadPartition heads(place, {8, 160, 2, 16}, Divisibility::uneven);
+  for (const auto& layout : layouts(place, 2 * place.size + 1)) {
+    for (const Strides strides : {Strides::batch_first, Strides::sequence_first, Strides::slice}) {
+      EXPECT_TRUE(this->enter_is_right(layout, heads.projection_sections(false), 2, strides)) << layout.description();
+      EXPECT_TRUE(this->round_trip_is_right(layout, heads.inner_sections(), 2, strides)) << layout.description();
+      EXPECT_TRUE(this->sums_are_right(layout, heads.projection_sections(false), 2, strides)) << layout.description();
+    }
+  }
+}
+
 TYPED_TEST(Exchange, TakesAnyLength) {
   const krait::Place place = this->world;
   const HeadPartition heads(place, {4, 2, 2, 3}, Divisibility::uneven);

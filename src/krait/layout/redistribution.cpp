@@ -36,14 +36,14 @@ std::string label(const char* function) {
 }
 
 /// Where the columns of every rank lie in the sequence buffer, of which rank d's part has counts[d] elements.
-template <class Exec>
+template <class T, class Exec>
 std::vector<impl::BufferPiece> sequence_pieces(const SectionTable& table, const std::vector<std::int64_t>& counts) {
   std::vector<impl::BufferPiece> result;
   std::int64_t part = 0;
   for (int d = 0; d < table.ranks(); ++d) {
     for (const SectionTable::Piece& piece : table.pieces(d)) {
       for (std::int64_t done = 0; done < piece.count;) {
-        const std::int64_t count = std::min(piece.count - done, impl::longest_piece<Exec>);
+        const std::int64_t count = std::min(piece.count - done, impl::longest_piece<T, Exec>);
         result.push_back({piece.column + done, count, part + piece.local + done, table.local_width(d)});
         done += count;
       }
@@ -107,8 +107,8 @@ Redistribution<T, Exec>::Redistribution(const SequenceLayout& layout, const Sect
   }
   if (passthrough_) return;
   using Memory = typename Exec::memory_space;
-  const auto pieces = sequence_pieces<Exec>(table, sequence_counts_);
-  const Sums sums = sums_of(pieces, table.width(), impl::longest_piece<Exec>);
+  const auto pieces = sequence_pieces<T, Exec>(table, sequence_counts_);
+  const Sums sums = sums_of(pieces, table.width(), impl::longest_piece<T, Exec>);
   pieces_ = impl::upload_table<Memory>("krait::redistribution::pieces", pieces);
   sum_pieces_ = impl::upload_table<Memory>("krait::redistribution::sum_pieces", sums.pieces);
   sum_sources_ = impl::upload_table<Memory>("krait::redistribution::sum_sources", sums.sources);
@@ -291,7 +291,7 @@ Tensor<T***, Exec> Redistribution<T, Exec>::heads_view(const Tensor<T*, Exec>& h
 template <Scalar T, class Exec>
 void Redistribution<T, Exec>::permute(const Exec& exec, const std::string& name, const Tensor<const T***, Exec>& from,
                                       const Tensor<T***, Exec>& to, bool to_places) const {
-  const std::int64_t block = std::min(std::max<std::int64_t>(local_width(), 1), impl::longest_piece<Exec>);
+  const std::int64_t block = std::min(std::max<std::int64_t>(local_width(), 1), impl::longest_piece<T, Exec>);
   using Copy = impl::TokenPermutation<T, Exec>;
   impl::run_copy(name, exec,
                  Copy{layout_.template index_map<typename Exec::memory_space>(), impl::TokenRows<T>::of(to),
