@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-# krait_add_test(NAME <room_topic> SOURCES <files> [RANKS 1 2 3 4] [THREADS <n>] [TIMEOUT <s>] [LABELS ...])
+# krait_add_test(NAME <room_topic> SOURCES <files> [RANKS 1 2 3 4] [THREADS <n>] [TIMEOUT <s>] [LABELS ...]
+#                [HOST <regular expression>])
 # One program krait_test_<name>, one ctest test per rank count. Without MPI only rank count 1 is registered. Compiling
-# takes longer than running, so that a release's tests are optimised less than what they test.
+# takes longer than running, so that a release's tests are optimised less than what they test. HOST as that of
+# krait_kokkos_sources().
 function(krait_add_test)
-  cmake_parse_arguments(ARG "" "NAME;THREADS;TIMEOUT" "SOURCES;RANKS;LABELS" ${ARGN})
+  cmake_parse_arguments(ARG "" "NAME;THREADS;TIMEOUT;HOST" "SOURCES;RANKS;LABELS" ${ARGN})
   if(NOT ARG_RANKS)
     set(ARG_RANKS 1)
   endif()
@@ -27,7 +29,7 @@ function(krait_add_test)
       set(${flags} "${${flags}}" PARENT_SCOPE)
     endforeach()
   endif()
-  krait_kokkos_sources(${target})
+  krait_kokkos_sources(${target} HOST "${ARG_HOST}")
   krait_run_test(${ARG_NAME} AS ${ARG_NAME} RANKS ${ARG_RANKS} THREADS ${ARG_THREADS} TIMEOUT ${ARG_TIMEOUT}
                  LABELS ${ARG_LABELS})
 endfunction()

@@ -39,8 +39,8 @@ struct NormGroup {
     return {size,       x + begin,  from(z),    from(weight),
             from(bias), gate_first, past_cache, {from(next.x), from(next.z), from(next.dout)}};
   }
-  [[nodiscard]] bool gated_before() const { return z != nullptr && gate_first; }
-  [[nodiscard]] bool gated_after() const { return z != nullptr && !gate_first; }
+  [[nodiscard]] constexpr bool gated_before() const { return z != nullptr && gate_first; }
+  [[nodiscard]] constexpr bool gated_after() const { return z != nullptr && !gate_first; }
 };
 
 /// Sums over a group that the gradients need. v is what is normalised, dy the gradient behind weight and bias.
