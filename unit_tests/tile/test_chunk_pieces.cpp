@@ -386,8 +386,7 @@ TYPED_TEST(TokenRows, EqualThePortableOnes) {
       const auto run = [&](auto load, auto store, bool gated, bool past_cache) {
         std::vector<A> loaded(panel.size(), A(-7));
         std::vector<T> out(x.size(), T(A(-7))), y(out);
-        load(krait::tile::InputRows<T, A>{tokens, channels, x.data() + shift, pitch, x.data() + shift, loaded.data(),
-                                          channels + 7});
+        load(krait::tile::InputRows<T, A>{tokens, channels, x.data() + shift, pitch, loaded.data(), channels + 7});
         const auto out_rows = rows_of(out.data()), y_rows = rows_of(y.data());
         const auto z_rows = rows_of(static_cast<const T*>(z.data()));
         store(krait::tile::OutputRows<T, A>{tokens, channels, panel.data(), channels + 7, past_cache,

@@ -170,6 +170,21 @@ TYPED_TEST(HostGemm, PartsHaveTheBitsOfTheWhole) {
   });
 }
 
+// Memory that is asked for is not read: it need not even be there.
+TYPED_TEST(HostGemm, WhatIsAskedForChangesNothing) {
+  for_each_set([] {
+    for (const int tokens : {0, 1, 5, 100}) {
+      Tiles<TypeParam> tiles(29, 83, 40, false, TypeParam(0.5));
+      auto call = tiles.call();
+      call.coming.count = 3;
+      for (auto& rows : call.coming.rows) rows = {tokens, 100, nullptr, 4096};
+      krait::tile::host::gemm(call);
+      tiles.expect_product();
+      tiles.expect_rest_untouched();
+    }
+  });
+}
+
 TYPED_TEST(HostGemm, NotANumberGoesWhereItBelongs) {
   for_each_set([] {
     Tiles<TypeParam> tiles(7, 37, 9, false, TypeParam(0));

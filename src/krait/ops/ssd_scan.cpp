@@ -127,17 +127,15 @@ class ScanTeam : public SweepTeam<T, Exec> {
   /// Of some heads of a group, the team's own and those that follow, side by side on a host.
   KOKKOS_INLINE_FUNCTION void advance_heads(std::int64_t first, int count, int heads) {
     const bool whole_rows = tiles_are_rows(heads, call_.x);
-    if (whole_rows) this->load_channel_rows(call_.x, first, count, heads, nullptr);
+    if (whole_rows) this->load_channel_rows(call_.x, first, count, heads);
     this->for_heads_from(heads, [&]() {
       this->load_raw_steps(first, count);
       if (!whole_rows) this->load_channels(call_.x, first, count);
       load_skip();
     });
     tile::await_loads(team_);
-    tile::ScanHeads<V> chunk{heads, &call_.A(head_),     call_.A.stride[0], base_ + call_.scratch.through, 0,
-                             {},    chunk_of_head(count)};
-    announce(chunk, first, count, heads);
-    tile::scan_heads(team_, chunk);
+    tile::scan_heads(team_, tile::ScanHeads<V>{heads, &call_.A(head_), call_.A.stride[0], base_ + call_.scratch.through,
+                                               coming(first, count, heads), chunk_of_head(count)});
     if (tiles_are_rows(heads, call_.out) && tiles_are_rows(heads, call_.z) && tiles_are_rows(heads, call_.y)) {
       store_output_rows(first, count, heads * width_);
     } else {
@@ -147,24 +145,19 @@ class ScanTeam : public SweepTeam<T, Exec> {
   }
 
   /// What the caller's memory is asked for meanwhile: where the outputs go, and the inputs of the heads that come next.
-  KOKKOS_INLINE_FUNCTION void announce(tile::ScanHeads<V>& chunk, std::int64_t first, int count, int heads) const {
-    const auto add = [&](const auto& tensor, std::int64_t token, std::int64_t tokens, int head) {
-      constexpr auto size = static_cast<std::int64_t>(sizeof(T));
-      if (!tensor.given() || tensor.stride[3] != 1) return;
-      chunk.coming[chunk.coming_count++] = {static_cast<int>(tokens), static_cast<int>(heads * width_ * size),
-                                            reinterpret_cast<const char*>(&tensor(row_, token, head, channel_)),
-                                            tensor.stride[1] * size};
-    };
-    add(call_.z, first, count, head_);
-    if (!call_.past_cache && !call_.out_map.given()) add(call_.out, first, count, head_);
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION tile::Coming coming(std::int64_t first, int count, int heads) const {
+    tile::Coming rows;
+    this->announce(call_.z, first, count, head_, heads, rows);
+    if (!call_.past_cache && !call_.out_map.given()) this->announce(call_.out, first, count, head_, heads, rows);
     const int next = head_ + heads;
     if (next < first_head_ + call_.tiling.head_block && next < call_.heads) {
-      add(call_.x, first, count, next);
-      return;
+      this->announce(call_.x, first, count, next, heads, rows);
+      return rows;
     }
     const std::int64_t behind = first + count;
     const std::int64_t left = tokens_.end - behind < count ? tokens_.end - behind : count;
-    if (left > 0) add(call_.x, behind, left, first_head_);
+    if (left > 0) this->announce(call_.x, behind, left, first_head_, heads, rows);
+    return rows;
   }
 
   /// Whether channels of `heads` heads follow each other in the caller's rows as they do in the tiles.

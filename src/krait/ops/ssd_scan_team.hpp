@@ -18,6 +18,7 @@
 #include <krait/ops/state_tile.hpp>
 #include <krait/ops/strided.hpp>
 #include <krait/ops/team_memory.hpp>
+#include <krait/tile/coming_rows.hpp>
 #include <krait/tile/rows.hpp>
 #include <krait/tile/tile.hpp>
 
@@ -116,8 +117,7 @@ class SweepTeam {
   /// work(heads), turned to the first, for the heads of the team's block that lie side by side in the tiles.
   template <class Work>
   KOKKOS_INLINE_FUNCTION void for_heads_abreast(const Work& work) {
-    const int left = call_.heads - first_head_;
-    const int block = left < call_.tiling.head_block ? left : call_.tiling.head_block;
+    const int block = heads_of_block();
     const int step = call_.tiling.abreast;
     for (int i = 0; i < block; i += step) {
       to_head(i);
@@ -128,12 +128,16 @@ class SweepTeam {
   /// work() with each head of the team's block.
   template <class Work>
   KOKKOS_INLINE_FUNCTION void for_each_head(const Work& work) {
-    for (int i = 0; i < call_.tiling.head_block && first_head_ + i < call_.heads; ++i) {
+    for (int i = 0; i < heads_of_block(); ++i) {
       to_head(i);
       work();
     }
   }
 
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION int heads_of_block() const {
+    const int left = call_.heads - first_head_;
+    return left < call_.tiling.head_block ? left : call_.tiling.head_block;
+  }
   [[nodiscard]] KOKKOS_INLINE_FUNCTION std::int64_t row() const { return row_; }
   [[nodiscard]] KOKKOS_INLINE_FUNCTION std::int64_t segment() const { return segment_; }
   [[nodiscard]] KOKKOS_INLINE_FUNCTION TokenRange tokens() const { return tokens_; }
@@ -207,16 +211,20 @@ class SweepTeam {
 
   /// The states of all heads behind tokens [begin, end), chunk by chunk.
   KOKKOS_INLINE_FUNCTION void summarize(std::int64_t begin, std::int64_t end) {
-    const std::int64_t chunk = call_.tiling.chunk;
-    for (std::int64_t t = begin; t < end; t += chunk) {
-      const int count = static_cast<int>(t + chunk < end ? chunk : end - t);
+    const auto chunk_at = [&](std::int64_t t) {
+      return TokenRange{t, end - t < call_.tiling.chunk ? end : t + call_.tiling.chunk};
+    };
+    const auto walks = [&](const TokenRange& tokens, int index) { return tokens.begin >= sweep(index).reach; };
+    for (TokenRange tokens = chunk_at(begin); tokens.begin < end; tokens = chunk_at(tokens.end)) {
+      const int count = static_cast<int>(tokens.end - tokens.begin);
       std::int64_t loaded = -1;
       for_each_head([&]() {
-        if (t < sweep().reach) return;
-        if (group_ != loaded) load_columns(call_.B, t, count);
+        if (!walks(tokens, place_)) return;
+        if (group_ != loaded) load_columns(call_.B, tokens.begin, count);
         loaded = group_;
-        load_channels(call_.x, t, count);
-        advance_over_chunk(t, count, log_decay());
+        load_channels(call_.x, tokens.begin, count);
+        advance_over_chunk(tokens.begin, count, log_decay(),
+                           coming_channels(call_.x, tokens, chunk_at(tokens.end), walks));
       });
     }
   }
@@ -224,19 +232,23 @@ class SweepTeam {
   /// The mirror image: the gradients of the states before tokens [begin, end).
   KOKKOS_INLINE_FUNCTION void summarize_gradient(const Strided<const T, 4>& dout, std::int64_t begin,
                                                  std::int64_t end) {
-    const std::int64_t chunk = call_.tiling.chunk;
-    for (std::int64_t behind = end; behind > begin;) {
-      const std::int64_t t = begin + (behind - begin - 1) / chunk * chunk;
-      const int count = static_cast<int>(behind - t);
+    const auto chunk_to = [&](std::int64_t behind) {
+      const std::int64_t chunk = call_.tiling.chunk;
+      return TokenRange{behind > begin ? begin + (behind - begin - 1) / chunk * chunk : begin, behind};
+    };
+    const auto walks = [&](const TokenRange& tokens, int index) { return tokens.begin < sweep(index).reach; };
+    for (TokenRange tokens = chunk_to(end); tokens.end > begin; tokens = chunk_to(tokens.begin)) {
+      const int count = static_cast<int>(tokens.end - tokens.begin);
       std::int64_t loaded = -1;
       for_each_head([&]() {
-        if (t >= sweep().reach) return;
-        if (group_ != loaded) load_columns(call_.C, t, count);
+        if (!walks(tokens, place_)) return;
+        if (group_ != loaded) load_columns(call_.C, tokens.begin, count);
         loaded = group_;
-        load_output_gradients(dout, t, count);
-        advance_over_chunk(t, count, enter());
+        load_output_gradients(dout, tokens.begin, count);
+        advance_over_chunk(
+            tokens.begin, count, enter(),
+            dout_is_plain() ? coming_channels(dout, tokens, chunk_to(tokens.begin), walks) : tile::Coming());
       });
-      behind = t;
     }
   }
 
@@ -248,9 +260,10 @@ class SweepTeam {
   };
   static_assert(sizeof(HeadSweep) <= SsdScanScratch::sweep_size * sizeof(V));
 
-  [[nodiscard]] KOKKOS_INLINE_FUNCTION HeadSweep& sweep() const {
-    return reinterpret_cast<HeadSweep*>(base_ + call_.scratch.sweeps)[head_ - first_head_];
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION HeadSweep& sweep(int index) const {
+    return reinterpret_cast<HeadSweep*>(base_ + call_.scratch.sweeps)[index];
   }
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION HeadSweep& sweep() const { return sweep(place_); }
 
   // Tiles in scratch memory, see SsdScanScratch: functions and not members, so that a GPU's threads need not hold all
   // these addresses.
@@ -286,7 +299,8 @@ class SweepTeam {
 
   /// S = e^{sum} S + B^T (factors x), with the decay of the whole chunk: of x and B, or their gradients, that are
   /// being loaded. Changes x. `factors` are those of chunk_decays().
-  KOKKOS_INLINE_FUNCTION void advance_over_chunk(std::int64_t first, int count, const V* factors) const {
+  KOKKOS_INLINE_FUNCTION void advance_over_chunk(std::int64_t first, int count, const V* factors,
+                                                 const tile::Coming& coming) const {
     load_raw_steps(first, count);
     tile::await_loads(team_);
     tile::chunk_decays(
@@ -294,13 +308,17 @@ class SweepTeam {
     V& log_alpha = sweep().log_alpha;
     const V sum = high()[count - 1] + low()[count - 1];
     Kokkos::single(Kokkos::PerTeam(team_), [&]() { log_alpha += sum; });
-    tile::advance_state(team_, kind(), count, call_.d_state, width_, factors, b(), x(), enter()[count - 1], state());
+    tile::advance_state(team_, kind(), count, call_.d_state, width_, factors, b(), x(), enter()[count - 1], state(),
+                        coming);
   }
+
+  /// Whether the gradients of the scan's outputs are dout as it lies there: not gated, in the order of the tokens.
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION bool dout_is_plain() const { return !call_.z.given() && !call_.out_map.given(); }
 
   /// dout of a chunk, through the gate if there is one.
   KOKKOS_INLINE_FUNCTION void load_output_gradients(const Strided<const T, 4>& dout, std::int64_t first,
                                                     int count) const {
-    if (!call_.z.given() && !call_.out_map.given()) return load_channels(dout, first, count);
+    if (dout_is_plain()) return load_channels(dout, first, count);
     const Matrix<Operand> to = x();
     tile::for_each(team_, count, width_, [&](int m, int p) {
       V value = static_cast<V>(dout(row_, call_.out_place(first + m), head_, channel_ + p));
@@ -339,13 +357,10 @@ class SweepTeam {
                      Matrix<const T>{&from(row_, first, group_, 0), from.stride[1], from.stride[3]}, b().transposed());
   }
 
-  /// Some channels of the head; on a host the rows of the next head are asked for.
+  /// Some channels of the head.
   KOKKOS_INLINE_FUNCTION void load_channels(const Strided<const T, 4>& from, std::int64_t first, int count) const {
     if constexpr (tiles == ScanTiles::vectors) {
-      if (from.stride[3] == 1) {
-        const T* next = head_ + 1 < call_.heads ? &from(row_, first, head_ + 1, channel_) : nullptr;
-        return load_channel_rows(from, first, count, 1, next);
-      }
+      if (from.stride[3] == 1) return load_channel_rows(from, first, count, 1);
     }
     tile::start_load(team_, kind(), count, width_,
                      Matrix<const T>{&from(row_, first, head_, channel_), from.stride[1], from.stride[3]}, x());
@@ -353,11 +368,42 @@ class SweepTeam {
 
   /// The same on a host, where the channels lie side by side: of one head, or of several that do so too.
   KOKKOS_INLINE_FUNCTION void load_channel_rows(const Strided<const T, 4>& from, std::int64_t first, int count,
-                                                int heads, const T* next) const {
+                                                int heads) const {
     const T* rows = &from(row_, first, head_, channel_);
     Kokkos::single(Kokkos::PerTeam(team_), [&]() {
-      tile::load_rows(tile::InputRows<T, V>{count, heads * width_, rows, from.stride[1], next, x().data, x().row});
+      tile::load_rows(tile::InputRows<T, V>{count, heads * width_, rows, from.stride[1], x().data, x().row});
     });
+  }
+
+  /// Tokens of some heads, from head `head` on, whose channels lie side by side, are to be asked for. Tensors without
+  /// rows are not.
+  template <class E>
+  KOKKOS_INLINE_FUNCTION void announce(const Strided<E, 4>& tensor, std::int64_t first, std::int64_t count, int head,
+                                       int heads, tile::Coming& coming) const {
+    constexpr auto size = static_cast<std::int64_t>(sizeof(T));
+    if (!tensor.given() || tensor.stride[3] != 1) return;
+    coming.rows[coming.count++] = {static_cast<int>(count), static_cast<int>(heads * width_ * size),
+                                   reinterpret_cast<const char*>(&tensor(row_, first, head, channel_)),
+                                   tensor.stride[1] * size};
+  }
+
+  /// What a sweep loads after the present head's channels, on a host: those of the next head that walks these tokens,
+  /// or else of the first that walks those `behind`.
+  template <class Walks>
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION tile::Coming coming_channels(const Strided<const T, 4>& from,
+                                                                    const TokenRange& tokens, const TokenRange& behind,
+                                                                    const Walks& walks) const {
+    tile::Coming rows;
+    if constexpr (tiles == ScanTiles::vectors) {
+      const auto ask = [&](const TokenRange& of, int index) {
+        while (index < heads_of_block() && !walks(of, index)) ++index;
+        if (index == heads_of_block()) return false;
+        announce(from, of.begin, of.end - of.begin, first_head_ + index, 1, rows);
+        return true;
+      };
+      if (!ask(tokens, place_ + 1) && behind.begin < behind.end) ask(behind, 0);
+    }
+    return rows;
   }
 
   [[nodiscard]] KOKKOS_INLINE_FUNCTION tile::ProductKind kind() const {

@@ -192,7 +192,7 @@ struct HostKernel {
     for (std::int64_t p = place.first; p < place.last; p += rows) {
       const int width = static_cast<int>(place.last - p < rows ? place.last - p : rows);
       tile::load_rows(tile::InputRows<T, V>{count, width, &problem.x(place.row, t, place.head, p), problem.x.stride[1],
-                                            nullptr, x[0], rows});
+                                            x[0], rows});
       const T* z[tokens];
       T* out[tokens];
       for (int i = 0; i < count; ++i) {

@@ -10,6 +10,7 @@
 #include <krait/core/config.hpp>
 #include <krait/core/kokkos_shims.hpp>
 #include <krait/tile/chunk_pairs.hpp>
+#include <krait/tile/coming_rows.hpp>
 #include <krait/tile/cuda/scan_chunk.hpp>
 #include <krait/tile/gemm.hpp>
 #include <krait/tile/generic/chunk_math.hpp>
@@ -173,11 +174,11 @@ KOKKOS_INLINE_FUNCTION void chunk_decays(const Member& team, const ChunkDecays<V
 }
 
 /// state (N, P) = decay state + b (N, Q) x (Q, P), with x times the factors of its rows, which changes it. As
-/// scan_chunk(), with a barrier at the end.
+/// scan_chunk(), with a barrier at the end. A host asks its caller's memory meanwhile for what is `coming`.
 template <class Member, class V, class E>
 KOKKOS_INLINE_FUNCTION void advance_state(const Member& team, [[maybe_unused]] const ProductKind& kind, int tokens,
                                           int d_state, int channels, const V* factors, Matrix<E> b, Matrix<E> x,
-                                          V decay, Matrix<V> state) {
+                                          V decay, Matrix<V> state, [[maybe_unused]] const Coming& coming) {
   if constexpr (has_warp_pieces<typename Member::execution_space, E>) {
     const cuda::Warp<typename Member::execution_space> warp(team);
     cuda::scale_tile_rows(warp, tokens, channels, factors, x.data, static_cast<int>(x.row));
@@ -188,7 +189,7 @@ KOKKOS_INLINE_FUNCTION void advance_state(const Member& team, [[maybe_unused]] c
   } else {
     tile::scale_rows(team, tokens, channels, factors, x);
     team.team_barrier();
-    tile::gemm(team, d_state, channels, tokens, b, x, decay, state);
+    tile::gemm(team, d_state, channels, tokens, b, x, decay, state, coming);
   }
   team.team_barrier();
 }

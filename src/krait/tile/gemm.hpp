@@ -9,6 +9,7 @@
 
 #include <krait/core/config.hpp>
 #include <krait/core/kokkos_shims.hpp>
+#include <krait/tile/coming_rows.hpp>
 #include <krait/tile/cuda/gemm.hpp>
 #include <krait/tile/generic/gemm.hpp>
 #include <krait/tile/host_parts.hpp>
@@ -46,14 +47,15 @@ void gemm(const Member& team, const GemmCall<V>& call) {
 /// c = a * b + beta * c, with a of rows x inner and b of inner x columns elements; beta == 0 does not read c. Sums are
 /// kept in the element type of c, in ascending order of the inner index. Transposes are strides: pass `m.transposed()`.
 /// Fast where b and c have unit column stride.
+/// A host asks its caller's memory meanwhile for what is `coming`.
 template <class Member, class VA, class VB, class VC>
 KOKKOS_INLINE_FUNCTION void gemm(const Member& team, int rows, int columns, int inner, Matrix<VA> a, Matrix<VB> b,
-                                 VC beta, Matrix<VC> c) {
+                                 VC beta, Matrix<VC> c, [[maybe_unused]] const Coming& coming = {}) {
 #if defined(KRAIT_ENABLE_HIGHWAY)
   if constexpr (krait::impl::is_host_execution<typename Member::execution_space> && host::has_gemm<VA, VB, VC>) {
     if (b.column == 1 && c.column == 1) {
       KOKKOS_IF_ON_HOST((const host::GemmCall<VC> call{rows, columns, inner, a.data, a.row, a.column, b.data, b.row,
-                                                       beta, c.data, c.row};
+                                                       beta, c.data, c.row, coming};
                          host::gemm(team, call);))
       return;
     }

@@ -7,6 +7,8 @@
 
 #include <cstdint>
 
+#include <krait/tile/coming_rows.hpp>
+
 namespace krait::tile {
 
 /// Elements to which the rows of channels of a ScanChunk, and its rows of tokens, are rounded up: whole vectors of any
@@ -57,15 +59,6 @@ struct ScanChunk {
   A* leave;         ///< (token_row)
 };
 
-/// Rows of tokens in the caller's memory that will be loaded or stored soon: they are asked for little by little while
-/// the state is worked on. All at once, more requests would wait than a core can have under way.
-struct ComingRows {
-  int tokens;
-  int bytes;  ///< of a row
-  const char* first;
-  std::int64_t pitch;  ///< from one row to the next, in bytes
-};
-
 /// Chunks of some heads of one group, side by side: in the rows of channels, the channels of a head follow on those of
 /// the head before, and the vectors over the tokens follow each other too, `token_row` apart. The heads share c, b and
 /// scores, and the memory of the weights, which may not be the scores.
@@ -75,8 +68,7 @@ struct ScanHeads {
   const A* log_rates;  ///< (heads), `rate_stride` apart
   std::int64_t rate_stride;
   A* through;  ///< (row): for the piece's own use
-  int coming_count;
-  ComingRows coming[3];
+  Coming coming;
   ScanChunk<A> first;  ///< but for log_rate that of the first head
 
   [[nodiscard]] ScanChunk<A> head(int h) const {

@@ -18,7 +18,6 @@ struct InputRows {
   std::int64_t channels;
   const T* from;
   std::int64_t pitch;  ///< from one token to the next
-  const T* next;       ///< rows like these that come next, and are asked for now; nullptr: there are none
   A* to;
   std::int64_t row;  ///< from one token to the next in the panel
 };

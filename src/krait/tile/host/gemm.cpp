@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include <krait/tile/host/coming_rows.hpp>
 #include <krait/tile/host/gemm.hpp>
 
 // clang-format off
@@ -119,9 +120,13 @@ HWY_INLINE void block_of(const GemmCall<V>& call, int rows, int column, int row,
 template <int Vectors, bool Whole, class V>
 void strip(const GemmCall<V>& call, int column, std::size_t count) {
   const Parts parts(call.rows, most_rows<Vectors>);
+  constexpr hn::ScalableTag<V> d;
+  const int columns = Vectors * static_cast<int>(hn::Lanes(d));
   int row = 0;
   for (int part = 0; part < parts.count; ++part) {
     const int rows = parts.length(part);
+    const int before = column * call.rows + row * columns;
+    ask_for(call.coming, before, before + rows * columns, call.rows * call.columns);
     block_of<most_rows<Vectors>, Vectors, Whole>(call, rows, column, row, count);
     row += rows;
   }

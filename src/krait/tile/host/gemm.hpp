@@ -7,6 +7,8 @@
 
 #include <cstdint>
 
+#include <krait/tile/coming_rows.hpp>
+
 namespace krait::tile::host {
 
 /// c = a * b + beta * c, with a of rows x inner and b of inner x columns elements; element (i, j) of a lies at
@@ -21,6 +23,7 @@ struct GemmCall {
   V beta;  ///< 0: c is not read
   V* c;
   std::int64_t c_row;
+  Coming coming = {};  ///< what the caller's memory is asked for meanwhile
 };
 
 /// Sums run over the inner index in ascending order, each in a lane of its own: a part of the product has the same bits

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#include <algorithm>
+#include <krait/tile/host/coming_rows.hpp>
 #include <krait/tile/host/scan_chunk.hpp>
 
 // clang-format off
@@ -170,7 +170,7 @@ class ChunkOfHeads {
   template <int Vectors, int Rows>
   HWY_INLINE int visit(int column, int n) const {
     const int seen = column * k_.d_state + n * Vectors * lanes_;
-    ask_for_rows(seen, seen + Rows * Vectors * lanes_);
+    ask_for(all_.coming, seen, seen + Rows * Vectors * lanes_, all_.heads * k_.channels * k_.d_state);
     V s[Rows][Vectors];
     A* state = k_.state + n * k_.state_row + column;
     for (int r = 0; r < Rows; ++r) {
@@ -208,18 +208,6 @@ class ChunkOfHeads {
       for (int v = 0; v < Vectors; ++v) put(s[r][v], state + r * k_.state_row + v * lanes_);
     }
     return Rows;
-  }
-
-  /// A share of the coming rows, that of elements [from, to) of the state.
-  HWY_NOINLINE void ask_for_rows(int from, int to) const {
-    for (int i = 0; i < all_.coming_count; ++i) {
-      const ComingRows& rows = all_.coming[i];
-      const double share = rows.tokens / static_cast<double>(all_.heads * k_.channels * k_.d_state);
-      const int last = std::min(static_cast<int>(to * share), rows.tokens);
-      for (int t = static_cast<int>(from * share); t < last; ++t) {
-        for (int byte = 0; byte < rows.bytes; byte += 64) hwy::Prefetch(rows.first + t * rows.pitch + byte);
-      }
-    }
   }
 
   /// What the chunk adds to outputs m ... m + Tokens - 1 of a head.

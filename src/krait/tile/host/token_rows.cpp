@@ -23,16 +23,6 @@ struct LoadRow {
   }
 };
 
-template <class T>
-struct AskForRow {
-  const T* row;
-
-  template <class Lanes>
-  HWY_INLINE void run(const Lanes& lanes) const {
-    lanes.prefetch(row);
-  }
-};
-
 template <class T, class A>
 struct StoreRow {
   const A* from;
@@ -62,8 +52,6 @@ void load_rows_here(const InputRows<T, accumulator_of<T>>& rows) {
   for (int t = 0; t < rows.tokens; ++t) {
     for_lanes<A>(rows.channels, LoadRow<T, A>{row_of(rows.from, rows.pitch, t), rows.to + t * rows.row});
   }
-  if (rows.next == nullptr) return;
-  for (int t = 0; t < rows.tokens; ++t) for_lanes<A>(rows.channels, AskForRow<T>{row_of(rows.next, rows.pitch, t)});
 }
 
 template <class T>
