@@ -28,7 +28,7 @@ bool asks_for_help(int argc, char** argv) {
 
 }  // namespace
 
-int run_program(const std::string& name, const std::string& help, const Job& job, int argc, char** argv) {
+int run_program(const std::string& name, const std::string& help, const Job& job, int argc, char** argv) try {
   const bool wants_help = asks_for_help(argc, argv);
   if (wants_help) argc = 1;
   const krait::Environment environment(argc, argv);
@@ -54,6 +54,9 @@ int run_program(const std::string& name, const std::string& help, const Job& job
   } catch (const std::exception& error) {
     stop_alone(name, world, error.what());
   }
+} catch (const krait::Error& error) {  // there are no ranks yet
+  std::cerr << name << ": " << error.what() << std::endl;
+  return failed;
 }
 
 }  // namespace genome

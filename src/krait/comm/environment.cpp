@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include <krait/comm/cuda_check.hpp>
 #include <krait/comm/mpi/check.hpp>
 #include <krait/core/config.hpp>
 #include <krait/core/error.hpp>
@@ -56,6 +57,23 @@ void close_mpi() {}
 
 #endif
 
+#ifdef KOKKOS_ENABLE_CUDA
+
+/// Kokkos ends the program where there is no device.
+void require_device() {
+  int devices = 0;
+  const cudaError_t code = cudaGetDeviceCount(&devices);
+  KRAIT_REQUIRE(ConfigError, code == cudaSuccess && devices > 0,
+                "krait::Environment: this build computes on CUDA devices, and there is none (",
+                cudaGetErrorString(code), ")");
+}
+
+#else
+
+void require_device() {}
+
+#endif
+
 bool user_chooses_device(int argc, char** argv) {
   if (std::getenv("KOKKOS_DEVICE_ID") != nullptr || std::getenv("KOKKOS_MAP_DEVICE_ID_BY") != nullptr) return true;
   return std::any_of(argv, argv + argc, [](const char* argument) {
@@ -82,6 +100,7 @@ void open_kokkos(int& argc, char** argv) {
 }  // namespace
 
 Environment::Environment(int& argc, char**& argv) {
+  require_device();
   closes_mpi_ = open_mpi(argc, argv);
   if (!Kokkos::is_initialized()) {
     KRAIT_REQUIRE(ConfigError, !Kokkos::is_finalized(),

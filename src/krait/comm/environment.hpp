@@ -19,6 +19,7 @@ namespace impl {
 /// arguments or variables choose one. The arguments of Kokkos and MPI are removed from argc and argv.
 class Environment {
  public:
+  /// \throws ConfigError without a device that a build for CUDA could compute on, before anything is opened
   Environment(int& argc, char**& argv);
   ~Environment();
   Environment(const Environment&) = delete;
