@@ -62,6 +62,27 @@ bool all_to_all_v_moves(const Communicator& comm) {
   return same_bits(download(recv), wanted);
 }
 
+/// The own block of recv keeps what the caller has put there.
+template <class T>
+bool all_to_all_v_leaves_own_block(const Communicator& comm) {
+  const Exec exec;
+  const auto to = send_counts(comm);
+  const auto from = recv_counts(comm);
+  std::vector<T> mine;
+  std::vector<T> before;
+  std::vector<T> wanted;
+  for (int peer = 0; peer < comm.size(); ++peer) {
+    const bool own = peer == comm.rank();
+    const std::int64_t count = from[static_cast<std::size_t>(peer)];
+    append(mine, pattern<T>(comm.rank(), peer, to[static_cast<std::size_t>(peer)]));
+    append(before, pattern<T>(comm.size(), peer, count));
+    append(wanted, pattern<T>(own ? comm.size() : peer, own ? peer : comm.rank(), count));
+  }
+  const auto recv = upload(before);
+  comm::all_to_all_v(exec, comm, upload(mine), to, recv, from, comm::OwnBlock::in_place).wait_on(exec);
+  return same_bits(download(recv), wanted);
+}
+
 template <class T>
 bool all_gather_moves(const Communicator& comm, std::int64_t count) {
   const Exec exec;
@@ -142,6 +163,7 @@ void expect_all_operations_move(const Communicator& comm) {
     EXPECT_TRUE_ON_ALL_RANKS(all_gather_moves<T>(comm, count)) << count;
   }
   EXPECT_TRUE_ON_ALL_RANKS(all_to_all_v_moves<T>(comm));
+  EXPECT_TRUE_ON_ALL_RANKS(all_to_all_v_leaves_own_block<T>(comm));
   EXPECT_TRUE_ON_ALL_RANKS(all_gather_v_moves<T>(comm));
   EXPECT_TRUE_ON_ALL_RANKS(messages_move<T>(comm));
   for (const int distance : {1, -1, 2, 0, comm.size(), -7}) {

@@ -31,12 +31,18 @@ template <class Exec, class SendView, class RecvView>
   return impl::start(exec, comm, operation, state.next_tag(), send, parts, recv, parts);
 }
 
+/// What becomes of the block that a rank sends to itself.
+enum class OwnBlock {
+  copied,   ///< from send to recv
+  in_place  ///< nothing: recv has it already, that of send is not read
+};
+
 /// Every rank sends a block of its own size to every rank; the blocks lie one behind the other, in order of ranks.
 /// \param send_counts  elements for each rank; they add up to the size of send
 /// \param recv_counts  elements from each rank, what that rank sends; they add up to the size of recv
 template <class Exec, class SendView, class RecvView>
 [[nodiscard]] Request all_to_all_v(const Exec& exec, const Communicator& comm, const SendView& send, Counts send_counts,
-                                   const RecvView& recv, Counts recv_counts) {
+                                   const RecvView& recv, Counts recv_counts, OwnBlock own = OwnBlock::copied) {
   KRAIT_COMM_CHECK_VIEWS("krait::comm::all_to_all_v", SendView, RecvView);
   constexpr auto operation = CommOperation::all_to_all_v;
   impl::CommState& state = *comm.state();
@@ -48,8 +54,13 @@ template <class Exec, class SendView, class RecvView>
                        "as many as in send");
   impl::require_buffers(operation, send, recv);
   constexpr auto element = static_cast<std::int64_t>(sizeof(impl::element_t<SendView>));
-  return impl::start(exec, comm, operation, state.next_tag(), send, impl::blocks(send_counts, element), recv,
-                     impl::blocks(recv_counts, element));
+  impl::Parts sends = impl::blocks(send_counts, element);
+  impl::Parts receives = impl::blocks(recv_counts, element);
+  if (own == OwnBlock::in_place) {
+    sends[rank].bytes = 0;
+    receives[rank].bytes = 0;
+  }
+  return impl::start(exec, comm, operation, state.next_tag(), send, std::move(sends), recv, std::move(receives));
 }
 
 /// Every rank gets the equal blocks of all ranks.

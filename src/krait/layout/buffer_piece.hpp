@@ -13,6 +13,15 @@ struct BufferPiece {
   std::int64_t stride = 0;
 };
 
+/// Where pieces [begin, end) go instead of to the buffer: what would be its element i is element i + shift there.
+template <class T>
+struct OtherBuffer {
+  T* data = nullptr;
+  std::int64_t shift = 0;
+  std::int64_t begin = 0;
+  std::int64_t end = 0;
+};
+
 /// Consecutive columns of a tensor that are the sum of `sources` places in a buffer, from `first_source` of a list on.
 struct SumPiece {
   std::int64_t column = 0;

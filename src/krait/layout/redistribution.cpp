@@ -35,18 +35,34 @@ std::string label(const char* function) {
   return std::string(function) + '[' + impl::backend_name<Exec>() + ',' + scalar_name<T>() + ']';
 }
 
+/// Elements of the parts before a rank's.
+std::int64_t sum_before(const std::vector<std::int64_t>& counts, int rank) {
+  return std::accumulate(counts.begin(), counts.begin() + rank, std::int64_t{0});
+}
+
 /// Where the columns of every rank lie in the sequence buffer, of which rank d's part has counts[d] elements.
+struct SequencePieces {
+  std::vector<impl::BufferPiece> all;
+  std::int64_t first_own = 0;
+  std::int64_t own = 0;
+};
+
 template <class T, class Exec>
-std::vector<impl::BufferPiece> sequence_pieces(const SectionTable& table, const std::vector<std::int64_t>& counts) {
-  std::vector<impl::BufferPiece> result;
+SequencePieces sequence_pieces(const SectionTable& table, const std::vector<std::int64_t>& counts, int rank) {
+  SequencePieces result;
   std::int64_t part = 0;
   for (int d = 0; d < table.ranks(); ++d) {
+    const auto before = static_cast<std::int64_t>(result.all.size());
     for (const SectionTable::Piece& piece : table.pieces(d)) {
       for (std::int64_t done = 0; done < piece.count;) {
         const std::int64_t count = std::min(piece.count - done, impl::longest_piece<T, Exec>);
-        result.push_back({piece.column + done, count, part + piece.local + done, table.local_width(d)});
+        result.all.push_back({piece.column + done, count, part + piece.local + done, table.local_width(d)});
         done += count;
       }
+    }
+    if (d == rank) {
+      result.first_own = before;
+      result.own = static_cast<std::int64_t>(result.all.size()) - before;
     }
     part += counts[static_cast<std::size_t>(d)];
   }
@@ -107,9 +123,11 @@ Redistribution<T, Exec>::Redistribution(const SequenceLayout& layout, const Sect
   }
   if (passthrough_) return;
   using Memory = typename Exec::memory_space;
-  const auto pieces = sequence_pieces<T, Exec>(table, sequence_counts_);
-  const Sums sums = sums_of(pieces, table.width(), impl::longest_piece<T, Exec>);
-  pieces_ = impl::upload_table<Memory>("krait::redistribution::pieces", pieces);
+  const SequencePieces pieces = sequence_pieces<T, Exec>(table, sequence_counts_, layout.rank());
+  const Sums sums = sums_of(pieces.all, table.width(), impl::longest_piece<T, Exec>);
+  first_own_piece_ = pieces.first_own;
+  own_pieces_ = pieces.own;
+  pieces_ = impl::upload_table<Memory>("krait::redistribution::pieces", pieces.all);
   sum_pieces_ = impl::upload_table<Memory>("krait::redistribution::sum_pieces", sums.pieces);
   sum_sources_ = impl::upload_table<Memory>("krait::redistribution::sum_sources", sums.sources);
 }
@@ -133,10 +151,16 @@ typename Redistribution<T, Exec>::Arrival Redistribution<T, Exec>::enter(const E
   constexpr const char* function = "krait::Redistribution::enter";
   layout_.require_match(function, comm.place());
   require_shard(function, "in", extents(in));
+  require_buffer(function, "sequence_buffer", sequence_buffer, sequence_buffer_size());
   require_buffer(function, "heads_buffer", heads_buffer, heads_buffer_size());
   if (passthrough_) return {in, Request()};
-  pack(exec, in, sequence_buffer);
-  return {heads_view(heads_buffer), send_to_heads(exec, comm, sequence_buffer, heads_buffer)};
+  const std::int64_t shift = sum_before(heads_counts_, layout_.rank()) - sum_before(sequence_counts_, layout_.rank());
+  copy_columns(exec, label<T, Exec>("krait::redistribution::pack"), in, 0, sequence_buffer.data(),
+               {heads_buffer.data(), shift, first_own_piece_, first_own_piece_ + own_pieces_});
+  return {heads_view(heads_buffer),
+          comm::all_to_all_v(exec, comm, used<Exec>(Tensor<const T*, Exec>(sequence_buffer), sequence_counts_),
+                             sequence_counts_, used<Exec>(heads_buffer, heads_counts_), heads_counts_,
+                             comm::OwnBlock::in_place)};
 }
 
 template <Scalar T, class Exec>
@@ -147,7 +171,7 @@ void Redistribution<T, Exec>::pack(const Exec& exec, const Tensor<const T***, Ex
   constexpr const char* function = "krait::Redistribution::pack";
   require_shard(function, "in", extents(in));
   require_buffer(function, "sequence_buffer", sequence_buffer, sequence_buffer_size());
-  copy_columns(exec, name, in, 0, sequence_buffer);
+  copy_columns(exec, name, in, 0, sequence_buffer.data(), {});
 }
 
 template <Scalar T, class Exec>
@@ -163,17 +187,17 @@ void Redistribution<T, Exec>::pack_columns(const Exec& exec, const Tensor<const 
   KRAIT_REQUIRE(ShapeError, first_column >= 0 && first_column + given[2] <= width(), function, ": in has columns [",
                 first_column, ", ", first_column + given[2], "), but a row has ", width());
   require_buffer(function, "sequence_buffer", sequence_buffer, sequence_buffer_size());
-  copy_columns(exec, name, in, first_column, sequence_buffer);
+  copy_columns(exec, name, in, first_column, sequence_buffer.data(), {});
 }
 
 template <Scalar T, class Exec>
 void Redistribution<T, Exec>::copy_columns(const Exec& exec, const std::string& name,
                                            const Tensor<const T***, Exec>& in, std::int64_t first_column,
-                                           const Tensor<T*, Exec>& sequence_buffer) const {
+                                           T* sequence_buffer, const impl::OtherBuffer<T>& other) const {
   if (passthrough_) return;
   using Copy = impl::BufferCopy<T, Exec>;
   impl::run_copy(name, exec,
-                 Copy{pieces_, impl::TokenRows<const T>::of(in), sequence_buffer.data(), rows_, first_column,
+                 Copy{pieces_, impl::TokenRows<const T>::of(in), sequence_buffer, other, rows_, first_column,
                       static_cast<std::int64_t>(in.extent(2))},
                  layout_.local_length() * rows_, bytes_of<T>(in));
 }

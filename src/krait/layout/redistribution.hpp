@@ -29,6 +29,7 @@ namespace krait {
 /// write through it, so there is no pack pass.
 ///
 ///     enter   in  --pack-->  sequence buffer  ==exchange==>  heads buffer     read as heads_view()
+///             in  --own columns of own tokens-------------->
 ///     leave   heads_view() written  heads buffer  ==exchange==>  sequence buffer  --unpack-->  out
 ///
 /// Each direction is the backward of the other: gradients of what was entered leave through unpack_sum(), gradients of
@@ -75,7 +76,8 @@ class Redistribution {
     Tensor<const T***, Exec> heads;  ///< (rows, length, local_width), tokens by place
     Request request;
   };
-  /// pack(), then send_to_heads(); on passthrough() `heads` is `in`.
+  /// As pack(), then send_to_heads(), in one kernel and one all-to-all, but what stays on the rank goes straight to the
+  /// heads buffer, which must be free already; on passthrough() `heads` is `in`.
   /// \throws LayoutError for another rank or size of the communicator, ShapeError for another shape of `in`,
   ///         CapacityError when a buffer is too small; so do all steps
   [[nodiscard]] Arrival enter(const Exec& exec, const Communicator& comm, const Tensor<const T***, Exec>& in,
@@ -129,7 +131,7 @@ class Redistribution {
   using Table = Kokkos::View<const V*, typename Exec::memory_space>;
 
   void copy_columns(const Exec& exec, const std::string& name, const Tensor<const T***, Exec>& in,
-                    std::int64_t first_column, const Tensor<T*, Exec>& sequence_buffer) const;
+                    std::int64_t first_column, T* sequence_buffer, const impl::OtherBuffer<T>& other) const;
   /// \param clear  columns that belong to no rank become 0
   void sum_columns(const Exec& exec, const std::string& name, const Tensor<const T*, Exec>& sequence_buffer,
                    const Tensor<T***, Exec>& out, bool clear) const;
@@ -150,6 +152,8 @@ class Redistribution {
   std::vector<std::int64_t> heads_counts_;
   // Of the sequence buffer: where columns go to, and come from.
   Table<impl::BufferPiece> pieces_;
+  std::int64_t first_own_piece_ = 0;
+  std::int64_t own_pieces_ = 0;
   Table<impl::SumPiece> sum_pieces_;
   Table<impl::SumSource> sum_sources_;
 };

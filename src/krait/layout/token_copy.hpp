@@ -101,13 +101,14 @@ KOKKOS_FUNCTION void copy_columns(const Member& team, T* KOKKOS_RESTRICT to, std
                        [&](const std::int64_t k) { to[k * to_stride] = from[k * from_stride]; });
 }
 
-/// From a tensor to a buffer of pieces. The tensor has columns [first, first + width) of the rows that the pieces are
-/// made of. Token row q is row q % rows of token q / rows.
+/// From a tensor to a buffer of pieces, some of which may go to another buffer. The tensor has columns
+/// [first, first + width) of the rows that the pieces are made of. Token row q is row q % rows of token q / rows.
 template <class T, class Exec>
 struct BufferCopy {
   Kokkos::View<const BufferPiece*, typename Exec::memory_space> pieces;
   TokenRows<const T> from;
   T* buffer;
+  OtherBuffer<T> other;
   std::int64_t rows;
   std::int64_t first;
   std::int64_t width;
@@ -121,7 +122,8 @@ struct BufferCopy {
     const std::int64_t piece_end = piece.column + piece.count;
     const std::int64_t end = piece_end < first + width ? piece_end : first + width;
     if (begin >= end) return;
-    copy_columns(lanes, buffer + piece.offset + q * piece.stride + (begin - piece.column), 1,
+    const std::int64_t place = piece.offset + q * piece.stride + (begin - piece.column);
+    copy_columns(lanes, other.begin <= p && p < other.end ? other.data + (place + other.shift) : buffer + place, 1,
                  from.at(q % rows, q / rows, begin - first), from.column_stride, end - begin);
   }
 };
