@@ -147,6 +147,8 @@ TYPED_TEST(CausalConv1d, EveryArrangementMatchesTheReference) {
     for (const std::int64_t taps : {2, 3, 4, 7}) {
       SCOPED_TRACE(static_cast<int>(arrangement));
       Conv<TypeParam>(packed_runs(), 33, taps, Initial::narrow, arrangement).expect_reference(packed_runs());
+      Conv<TypeParam>(packed_runs(), 40, taps, Initial::narrow, arrangement).expect_reference(packed_runs());
+      Conv<TypeParam>(packed_runs(), 16, taps, Initial::wide, arrangement).expect_reference(packed_runs());
     }
   }
 }
@@ -156,6 +158,7 @@ TYPED_TEST(CausalConv1d, LengthsAroundTheWidthAndTheBlocks) {
     SCOPED_TRACE(length);
     const auto runs = SequenceRuns::whole_rows(2, length);
     Conv<TypeParam>(runs, 3, 4, Initial::narrow).expect_reference(runs);
+    Conv<TypeParam>(runs, 8, 4, Initial::narrow).expect_reference(runs);
     Conv<TypeParam>(runs, 2, 4, Initial::narrow, Arrangement::features_first).expect_reference(runs);
   }
 }
@@ -170,41 +173,45 @@ TYPED_TEST(CausalConv1d, ChannelsAroundTheBlocks) {
 
 TYPED_TEST(CausalConv1d, OptionalPartsMayBeMissing) {
   const auto runs = packed_runs();
-  Conv<TypeParam> conv(runs, 6, 4);
-  conv.silu = false;
-  conv.bias = {};
-  conv.expect_reference(runs);
-  auto arguments = conv.arguments();
-  arguments.final_states = {};
-  EXPECT_NO_THROW(krait::causal_conv1d<TypeParam>(Exec(), arguments, runs));
+  for (const std::int64_t channels : {6, 16}) {
+    Conv<TypeParam> conv(runs, channels, 4);
+    conv.silu = false;
+    conv.bias = {};
+    conv.expect_reference(runs);
+    auto arguments = conv.arguments();
+    arguments.final_states = {};
+    EXPECT_NO_THROW(krait::causal_conv1d<TypeParam>(Exec(), arguments, runs));
+  }
 }
 
 TYPED_TEST(CausalConv1d, InputsAreReadThroughTheMap) {
   const auto runs = packed_runs();
   const std::int64_t places = runs.length() + 5;
-  for (const Arrangement arrangement : {Arrangement::features_last, Arrangement::features_first}) {
-    const Conv<TypeParam> plain(runs, 9, 4, Initial::narrow, arrangement);
+  for (const Arrangement arrangement :
+       {Arrangement::features_last, Arrangement::features_first, Arrangement::aligned_slice}) {
+    const std::int64_t channels = arrangement == Arrangement::aligned_slice ? 16 : 9;
+    const Conv<TypeParam> plain(runs, channels, 4, Initial::narrow, arrangement);
     plain.run(runs);
     Conv<TypeParam> mapped = plain;
     // Token t lies at place (7 t + 3) mod 45; the places of no token hold NaN.
     const auto inputs = values_of(plain.x);
     std::vector<double> map;
-    std::vector<double> stored(static_cast<std::size_t>(runs.rows() * places * 9),
+    std::vector<double> stored(static_cast<std::size_t>(runs.rows() * places * channels),
                                std::numeric_limits<double>::quiet_NaN());
     for (std::int64_t t = 0; t < runs.length(); ++t) {
       map.push_back(static_cast<double>((7 * t + 3) % places));
       for (std::int64_t row = 0; row < runs.rows(); ++row) {
-        for (std::int64_t c = 0; c < 9; ++c)
-          stored[static_cast<std::size_t>((row * places + (7 * t + 3) % places) * 9 + c)] =
-              inputs[static_cast<std::size_t>((row * runs.length() + t) * 9 + c)];
+        for (std::int64_t c = 0; c < channels; ++c)
+          stored[static_cast<std::size_t>((row * places + (7 * t + 3) % places) * channels + c)] =
+              inputs[static_cast<std::size_t>((row * runs.length() + t) * channels + c)];
       }
     }
     mapped.x_map = Kokkos::View<std::int64_t*>("krait::test::map", static_cast<std::size_t>(runs.length()));
     krait::test::assign(mapped.x_map, map);
-    mapped.x = krait::test::strided_view<TypeParam>(arrangement, runs.rows(), places, 9);
+    mapped.x = krait::test::strided_view<TypeParam>(arrangement, runs.rows(), places, channels);
     krait::test::assign(mapped.x, stored);
-    mapped.out = krait::test::strided_view<TypeParam>(arrangement, runs.rows(), runs.length(), 9);
-    mapped.final_states = krait::test::poisoned_view<Kokkos::View<TypeParam***>>(runs.states(), 9, 3);
+    mapped.out = krait::test::strided_view<TypeParam>(arrangement, runs.rows(), runs.length(), channels);
+    mapped.final_states = krait::test::poisoned_view<Kokkos::View<TypeParam***>>(runs.states(), channels, 3);
     mapped.run(runs);
     EXPECT_TRUE(same(mapped.out, plain.out));
     EXPECT_TRUE(same(mapped.final_states, plain.final_states));

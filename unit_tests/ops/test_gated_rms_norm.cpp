@@ -94,6 +94,15 @@ TYPED_TEST(GatedRmsNorm, BothOrdersGroupSizesAndArrangementsMatchTheReference) {
         norm.expect_reference();
       }
     }
+    for (const std::int64_t group_size : {0, 8, 24, 32, 48}) {
+      for (const Arrangement arrangement : krait::test::all_arrangements) {
+        SCOPED_TRACE(testing::Message() << before << ' ' << group_size << ' ' << static_cast<int>(arrangement));
+        Norm<TypeParam> norm(2, 3, 96, arrangement);
+        norm.group_size = group_size;
+        norm.norm_before_gate = before;
+        norm.expect_reference();
+      }
+    }
   }
 }
 

@@ -123,8 +123,9 @@ TYPED_TEST(StateUpdate, OneTokenOfManyShapes) {
   struct Extents {
     std::int64_t H, P, G, N;
   };
-  for (const Extents& e : {Extents{1, 1, 1, 1}, Extents{5, 33, 1, 47}, Extents{6, 16, 3, 16}, Extents{3, 17, 1, 15},
-                           Extents{2, 64, 1, 128}, Extents{4, 80, 4, 129}, Extents{2, 3, 2, 256}}) {
+  for (const Extents& e :
+       {Extents{1, 1, 1, 1}, Extents{5, 33, 1, 47}, Extents{6, 16, 3, 16}, Extents{3, 17, 1, 15},
+        Extents{2, 64, 1, 128}, Extents{4, 80, 4, 129}, Extents{2, 3, 2, 256}, Extents{4, 38, 2, 24}}) {
     for (const std::int64_t batch : {1, 2}) {
       SCOPED_TRACE(testing::Message() << "H " << e.H << " P " << e.P << " N " << e.N << " b " << batch);
       ScanSetup setup;

@@ -16,11 +16,12 @@ enum class Arrangement {
   features_last,   ///< rows, tokens, features: features at unit stride
   features_first,  ///< rows, features, tokens: tokens at unit stride
   slice,           ///< features_last, cut out of a wider tensor
+  aligned_slice,   ///< the same at multiples of 16 bytes, where the features are
   gaps             ///< every second feature of a wider tensor
 };
 
 inline constexpr Arrangement all_arrangements[] = {Arrangement::features_last, Arrangement::features_first,
-                                                   Arrangement::slice, Arrangement::gaps};
+                                                   Arrangement::slice, Arrangement::aligned_slice, Arrangement::gaps};
 
 template <class V>
 using StridedView = Kokkos::View<V***, Kokkos::LayoutStride>;
@@ -41,6 +42,10 @@ StridedView<V> strided_view(Arrangement arrangement, std::int64_t rows, std::int
     case Arrangement::slice: {
       const auto wide = poisoned_view<Wide>(r, t, f + 8);
       return Kokkos::subview(wide, Kokkos::ALL, Kokkos::ALL, Kokkos::make_pair(std::size_t{3}, f + 3));
+    }
+    case Arrangement::aligned_slice: {
+      const auto wide = poisoned_view<Wide>(r, t, f + 16);
+      return Kokkos::subview(wide, Kokkos::ALL, Kokkos::ALL, Kokkos::make_pair(std::size_t{8}, f + 8));
     }
     case Arrangement::gaps: {
       const auto wide = poisoned_view<Kokkos::View<V****, Kokkos::LayoutRight>>(r, t, f, 2);

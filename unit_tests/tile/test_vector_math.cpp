@@ -34,6 +34,24 @@ TEST(TileVectorMath, SigmoidAndSiluHaveNoOverflow) {
   }
 }
 
+TEST(TileVectorMath, ActivationsOfAGpuAgreeWithTheOthers) {
+  namespace cuda = krait::tile::cuda;
+  for (int i = -40000; i <= 40000; ++i) {
+    const auto v = static_cast<float>(i * 1e-3);
+    const double sigmoid = 1 / (1 + std::exp(-static_cast<double>(v)));
+    ASSERT_NEAR(cuda::sigmoid(v), sigmoid, 3e-7) << v;
+    ASSERT_NEAR(cuda::silu(v), v * sigmoid, 3e-7 * (1 + std::abs(v))) << v;
+    ASSERT_NEAR(cuda::silu_derivative(v), sigmoid * (1 + v * (1 - sigmoid)), 6e-7) << v;
+  }
+  constexpr float huge = std::numeric_limits<float>::max();
+  EXPECT_EQ(cuda::silu(huge), huge);
+  EXPECT_EQ(cuda::silu(-huge), 0.0F);
+  EXPECT_EQ(cuda::silu_derivative(huge), 1.0F);
+  EXPECT_EQ(cuda::silu_derivative(-huge), 0.0F);
+  EXPECT_TRUE(std::isnan(cuda::silu(std::nanf(""))));
+  EXPECT_TRUE(std::isnan(cuda::silu_derivative(std::nanf(""))));
+}
+
 TEST(TileVectorMath, DecayIsAtMostOneAndNeverDenormal) {
   EXPECT_EQ(krait::tile::decay(1e-6F), 1.0F);
   EXPECT_EQ(krait::tile::decay(-87.5F), 0.0F);

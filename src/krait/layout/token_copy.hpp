@@ -246,7 +246,7 @@ void run_copy(const std::string& label, const Exec& exec, const Copy& copy, std:
                          CopyKernel<Exec, Copy>{copy, items, 1, bytes >= tile::past_cache_bytes});
   } else {
     constexpr std::int64_t most_teams = std::int64_t{1} << 30;  // a league is counted in int
-    constexpr int threads = is_host_execution<Exec> ? 1 : 8;
+    const int threads = tile::team_size_for(exec, 8);
     constexpr int lanes = is_host_execution<Exec> ? 1 : copy_lanes;
     const std::int64_t per_team = std::max<std::int64_t>(4, (items + most_teams - 1) / most_teams);
     const auto teams = static_cast<int>((items + per_team - 1) / per_team);

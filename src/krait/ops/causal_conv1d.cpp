@@ -24,23 +24,26 @@ struct Problem : impl::ConvInput<T, Exec> {
   }
 };
 
-/// One thread per block of tokens and channel; any strides. Taps == 0: their number is known at run time only.
-/// Neighbouring threads take neighbouring channels.
-template <Scalar T, class Exec, int Taps>
+/// One thread per block of tokens and N neighbouring channels, of which several lie in packs; a single one at any
+/// strides. Taps == 0: their number is known at run time only. Neighbouring threads take neighbouring channels.
+template <Scalar T, class Exec, int Taps, int N>
 struct ChannelKernel {
   using A = accumulator_t<T>;
   static constexpr std::int64_t block = impl::is_host_execution<Exec> ? 1024 : 32;  // tokens
+  static constexpr int ahead = 4;  // tokens that are loaded before the first of them is worked on
 
   Problem<T, Exec> problem;
+  std::int64_t columns;  // of threads
   std::int64_t blocks;
 
-  explicit ChannelKernel(const Problem<T, Exec>& p) : problem(p), blocks((p.tokens() + block - 1) / block) {}
+  explicit ChannelKernel(const Problem<T, Exec>& p)
+      : problem(p), columns(p.channels / N), blocks((p.tokens() + block - 1) / block) {}
 
-  [[nodiscard]] std::int64_t items() const { return blocks * problem.channels; }
+  [[nodiscard]] std::int64_t items() const { return blocks * columns; }
 
   KOKKOS_FUNCTION void operator()(std::int64_t item) const {
-    const std::int64_t c = item % problem.channels;
-    const std::int64_t first = item / problem.channels * block;
+    const std::int64_t c = item % columns * N;
+    const std::int64_t first = item / columns * block;
     const std::int64_t last = first + block < problem.tokens() ? first + block : problem.tokens();
     problem.walk(
         first, last,
@@ -51,39 +54,72 @@ struct ChannelKernel {
             fixed_taps(run, t0, t1, c);
         },
         [&](std::int64_t row, std::int64_t t0, std::int64_t t1) {
-          for (std::int64_t t = t0; t < t1; ++t) problem.out(row, t, c) = T(0);
+          constexpr A zeros[N] = {};
+          for (std::int64_t t = t0; t < t1; ++t) tile::store_packs<N>(zeros, &problem.out(row, t, c));
         });
   }
 
  private:
-  KOKKOS_FUNCTION void store(std::int64_t row, std::int64_t t, std::int64_t c, A sum) const {
-    problem.out(row, t, c) = static_cast<T>(problem.silu ? tile::silu(sum) : sum);
+  KOKKOS_FUNCTION void store(std::int64_t row, std::int64_t t, std::int64_t c, A (&sums)[N]) const {
+    if (problem.silu) {
+      KRAIT_UNROLLED
+      for (int n = 0; n < N; ++n) sums[n] = tile::silu(sums[n]);
+    }
+    tile::store_packs<N>(sums, &problem.out(row, t, c));
   }
 
-  /// Weights and the last inputs stay in registers: the loops over taps unroll and no index is left to run time.
+  KOKKOS_FUNCTION static void forget_oldest(A (&recent)[Taps][N]) {
+    KRAIT_UNROLLED
+    for (int w = 0; w + 1 < Taps; ++w) {
+      KRAIT_UNROLLED
+      for (int n = 0; n < N; ++n) recent[w][n] = recent[w + 1][n];
+    }
+  }
+
+  /// Weights and the last inputs stay in registers: the loops over taps unroll and no index is left to run time. That
+  /// over the history does not, as there is much code behind an input that may come from a state.
   KOKKOS_FUNCTION void fixed_taps(const Run& run, std::int64_t t0, std::int64_t t1, std::int64_t c) const {
     constexpr int history = Taps - 1;
-    A weight[Taps];
-    A recent[Taps];
-    for (int w = 0; w < Taps; ++w) weight[w] = problem.weight(c, w);
-    for (int w = 0; w < history; ++w) recent[w] = problem.input(run, t0 - history + w, c);
-    const A bias = problem.bias_of(c);
-    for (std::int64_t t = t0; t < t1; ++t) {
-      recent[history] = static_cast<A>(problem.x(run.row, problem.place(t), c));
-      A sum = bias;
-      for (int w = 0; w < Taps; ++w) sum += weight[w] * recent[w];
-      store(run.row, t, c, sum);
-      for (int w = 0; w < history; ++w) recent[w] = recent[w + 1];
+    A weight[Taps][N];
+    A bias[N];
+    A recent[Taps][N] = {};
+    problem.parameters(c, weight, bias);
+    KRAIT_ROLLED
+    for (int w = -history; w < 0; ++w) {
+      problem.inputs(run, t0 + w, c, recent[history]);
+      forget_oldest(recent);
+    }
+    for (std::int64_t t = t0; t < t1; t += ahead) {
+      tile::Pack<T, N> x[ahead];
+      KRAIT_UNROLLED
+      for (int i = 0; i < ahead; ++i) {
+        if (t + i < t1) x[i] = tile::Pack<T, N>::load(&problem.x(run.row, problem.place(t + i), c));
+      }
+      KRAIT_UNROLLED
+      for (int i = 0; i < ahead; ++i) {
+        if (t + i >= t1) break;
+        A sums[N];
+        KRAIT_UNROLLED
+        for (int n = 0; n < N; ++n) {
+          recent[history][n] = x[i][n];
+          sums[n] = bias[n];
+          KRAIT_UNROLLED
+          for (int w = 0; w < Taps; ++w) sums[n] += weight[w][n] * recent[w][n];
+        }
+        forget_oldest(recent);
+        store(run.row, t + i, c, sums);
+      }
     }
   }
 
   KOKKOS_FUNCTION void any_taps(const Run& run, std::int64_t t0, std::int64_t t1, std::int64_t c) const {
+    static_assert(N == 1);
     const A bias = problem.bias_of(c);
     for (std::int64_t t = t0; t < t1; ++t) {
-      A sum = bias;
+      A sums[N] = {bias};
       for (int w = 0; w < problem.taps; ++w)
-        sum += problem.weight(c, w) * problem.input(run, t - (problem.taps - 1) + w, c);
-      store(run.row, t, c, sum);
+        sums[0] += problem.weight(c, w) * problem.input(run, t - (problem.taps - 1) + w, c);
+      store(run.row, t, c, sums);
     }
   }
 };
@@ -151,19 +187,26 @@ void launch(const Exec& exec, const std::string& label, const Kernel& kernel) {
                        kernel);
 }
 
-/// The kernel for any strides.
-template <Scalar T, class Exec>
+/// The kernel for N neighbouring channels a thread.
+template <int N, Scalar T, class Exec>
 void launch_by_channels(const Exec& exec, const std::string& label, const Problem<T, Exec>& problem) {
   switch (problem.taps) {
     case 2:
-      return launch(exec, label, ChannelKernel<T, Exec, 2>(problem));
+      return launch(exec, label, ChannelKernel<T, Exec, 2, N>(problem));
     case 3:
-      return launch(exec, label, ChannelKernel<T, Exec, 3>(problem));
+      return launch(exec, label, ChannelKernel<T, Exec, 3, N>(problem));
     case 4:
-      return launch(exec, label, ChannelKernel<T, Exec, 4>(problem));
+      return launch(exec, label, ChannelKernel<T, Exec, 4, N>(problem));
     default:
-      return launch(exec, label, ChannelKernel<T, Exec, 0>(problem));
+      return launch(exec, label, ChannelKernel<T, Exec, 0, 1>(problem));
   }
+}
+
+/// Whether a host can take rows of channels, or a GPU packs of them.
+template <Scalar T, class Exec>
+bool has_fast_rows(const Problem<T, Exec>& problem) {
+  if (!tile::works_in_packs<Exec>) return problem.x.stride(2) == 1 && problem.out.stride(2) == 1;
+  return 2 <= problem.taps && problem.taps <= 4 && problem.has_whole_packs() && tile::has_whole_packs(problem.out);
 }
 
 template <Scalar T, class Exec>
@@ -181,21 +224,24 @@ void check(const CausalConv1dArguments<T, Exec>& arguments, const SequenceRuns& 
 
 template <Scalar T, class Exec>
 void causal_conv1d(const Exec& exec, const CausalConv1dArguments<T, Exec>& arguments, const SequenceRuns& runs) {
-  const bool by_rows = impl::is_host_execution<Exec> && arguments.x.stride(2) == 1 && arguments.out.stride(2) == 1;
+  check(arguments, runs);
+  const Problem<T, Exec> problem{impl::conv_input<T, Exec>(arguments, runs), arguments.out};
+  const bool by_rows = has_fast_rows(problem);
   const std::string label = impl::operator_label<T>("krait::causal_conv1d", impl::path_of_rows<Exec>(by_rows));
   const Kokkos::Profiling::ScopedRegion region(label);
-  check(arguments, runs);
 
-  const Problem<T, Exec> problem{impl::conv_input<T, Exec>(arguments, runs), arguments.out};
-  if constexpr (impl::is_host_execution<Exec>) {
+  if constexpr (tile::works_in_packs<Exec>) {
+    if (by_rows)
+      launch_by_channels<tile::pack_size<T>>(exec, label, problem);
+    else
+      launch_by_channels<1>(exec, label, problem);
+  } else {
     if (by_rows && problem.taps <= 4)
       launch(exec, label, HostKernel<T, Exec, 4>(problem));
     else if (by_rows)
       launch(exec, label, HostKernel<T, Exec, tile::max_conv_taps>(problem));
     else
-      launch_by_channels(exec, label, problem);
-  } else {
-    launch_by_channels(exec, label, problem);
+      launch_by_channels<1>(exec, label, problem);
   }
   if (!is_absent(arguments.final_states)) {
     const auto items = static_cast<std::int64_t>(runs.host().size()) * problem.channels;

@@ -15,6 +15,7 @@
 #include <krait/ops/activation.hpp>
 #include <krait/ops/checks.hpp>
 #include <krait/tile/conv_strip.hpp>
+#include <krait/tile/pack.hpp>
 
 namespace krait::impl {
 
@@ -46,6 +47,40 @@ struct ConvInput {
   }
 
   [[nodiscard]] KOKKOS_FUNCTION A bias_of(std::int64_t c) const { return bias.data() == nullptr ? A(0) : bias(c); }
+
+  /// input() of the N channels from c on.
+  template <int N>
+  KOKKOS_FUNCTION void inputs(const Run& run, std::int64_t t, std::int64_t c, A (&to)[N]) const {
+    if (t >= run.begin) return tile::load_packs<N>(&x(run.row, place(t), c), to);
+    KRAIT_UNROLLED
+    for (int n = 0; n < N; ++n) to[n] = input(run, t, c + n);
+  }
+
+  /// Weights and bias of the N channels from c on. Those of several channels lie in packs.
+  template <int Taps, int N>
+  KOKKOS_FUNCTION void parameters(std::int64_t c, A (&weights)[Taps][N], A (&biases)[N]) const {
+    A rows[N * Taps];  // as they lie in memory, channel by channel
+    if constexpr (N == 1) {
+      for (int w = 0; w < Taps; ++w) rows[w] = weight(c, w);
+    } else {
+      tile::load_packs<N * Taps>(&weight(c, 0), rows);
+    }
+    KRAIT_UNROLLED
+    for (int w = 0; w < Taps; ++w) {
+      KRAIT_UNROLLED
+      for (int n = 0; n < N; ++n) weights[w][n] = rows[n * Taps + w];
+    }
+    KRAIT_UNROLLED
+    for (int n = 0; n < N; ++n) biases[n] = A(0);
+    if (bias.data() != nullptr) tile::load_packs<N>(&bias(c), biases);
+  }
+
+  /// Whether a GPU can take packs of channels.
+  [[nodiscard]] bool has_whole_packs() const {
+    return tile::has_whole_packs(x) && tile::is_aligned(weight.data()) && weight.stride(1) == 1 &&
+           static_cast<std::int64_t>(weight.stride(0)) == taps &&
+           (bias.data() == nullptr || (tile::is_aligned(bias.data()) && bias.stride(0) == 1));
+  }
 
   /// Cuts tokens [first, last) of all rows, counted through, into the parts of runs, on_run(run, t0, t1), and what lies
   /// between them, on_padding(row, t0, t1).

@@ -15,6 +15,7 @@
 #include <krait/core/kokkos_shims.hpp>
 #include <krait/core/scalars.hpp>
 #include <krait/core/tensor.hpp>
+#include <krait/tile/pack.hpp>
 #include <krait/tile/past_cache.hpp>
 
 namespace krait::impl {
@@ -25,10 +26,10 @@ std::string operator_label(const char* name, const char* path) {
   return std::string(name) + '[' + path + ',' + scalar_name<T>() + ']';
 }
 
-/// The path of operators that have one of their own for rows at unit stride on a host.
+/// The path of operators that have one of their own for rows: at unit stride on a host, of whole packs on a device.
 template <class Exec>
 const char* path_of_rows(bool by_rows) {
-  if (!is_host_execution<Exec>) return "device";
+  if (tile::works_in_packs<Exec>) return by_rows ? "device" : "device_strided";
   return by_rows ? "host" : "host_strided";
 }
 

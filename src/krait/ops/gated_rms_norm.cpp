@@ -47,38 +47,81 @@ struct Problem : impl::NormInput<T, Exec> {
   }
 };
 
-/// One team per group; any strides. A thread meets the same features in both sweeps, and the reduction between them
-/// ends all reading of the first, so out may be x.
-template <Scalar T, class Exec>
+/// One team per group, a thread takes N neighbouring features at a time: several lie in packs, a single one at any
+/// strides. A thread meets the same features in both sweeps, and the reduction between them ends all reading of the
+/// first, so out may be x.
+template <Scalar T, class Exec, int N>
 struct TeamKernel {
   using A = accumulator_t<T>;
-  using Policy = Kokkos::TeamPolicy<Exec>;
+  using Member = typename Kokkos::TeamPolicy<Exec>::member_type;
+  static constexpr int kept = 2;  ///< times N features that a thread still has in registers in the second sweep
 
   Problem<T, Exec> problem;
 
-  KOKKOS_FUNCTION void operator()(const typename Policy::member_type& team) const {
-    for (std::int64_t item = team.league_rank(); item < problem.items(); item += team.league_size()) {
-      const auto place = problem.place(item);
-      A squares = 0;
-      if (problem.normalize) {
-        Kokkos::parallel_reduce(
-            Kokkos::TeamThreadRange(team, problem.group_size),
-            [&](std::int64_t i, A& sum) {
-              const A v = problem.normalized(place.row, place.token, place.first + i);
-              sum += v * v;
-            },
-            squares);
-      }
-      const A scale = problem.scale(squares);
-      Kokkos::parallel_for(Kokkos::TeamThreadRange(team, problem.group_size), [&](std::int64_t i) {
-        const std::int64_t f = place.first + i;
-        A value = problem.normalized(place.row, place.token, f) * scale * problem.weight_of(f) + problem.bias_of(f);
-        if (problem.gate_last) value *= tile::silu(static_cast<A>(problem.z(place.row, place.token, f)));
-        problem.out(place.row, place.token, f) = static_cast<T>(value);
-      });
-      if (problem.rstd.data() != nullptr)
-        Kokkos::single(Kokkos::PerTeam(team), [&]() { problem.rstd(place.row, place.token, place.group) = scale; });
+  KOKKOS_FUNCTION void operator()(const Member& team) const {
+    for (std::int64_t item = team.league_rank(); item < problem.items(); item += team.league_size())
+      normalize(team, problem.place(item));
+  }
+
+ private:
+  using Place = typename Problem<T, Exec>::Place;
+
+  KOKKOS_FUNCTION void normalize(const Member& team, const Place& place) const {
+    const std::int64_t size = problem.group_size;
+    const std::int64_t step = std::int64_t{team.team_size()} * N;
+    const std::int64_t begin = std::int64_t{team.team_rank()} * N;  // the thread's first features of the group
+    const auto load = [&](std::int64_t i) { return problem.template load<N>(place.row, place.token, place.first + i); };
+    typename impl::NormInput<T, Exec>::template Loaded<N> loaded[kept];
+    KRAIT_UNROLLED
+    for (int k = 0; k < kept; ++k) {
+      if (begin + k * step < size) loaded[k] = load(begin + k * step);
     }
+    A values[kept][N];
+    A others[N];
+    A squares = 0;
+    const auto add = [&](const A(&v)[N]) {
+      KRAIT_UNROLLED
+      for (int n = 0; n < N; ++n) squares += v[n] * v[n];
+    };
+    KRAIT_UNROLLED
+    for (int k = 0; k < kept; ++k) {
+      if (begin + k * step >= size) break;
+      problem.normalized(loaded[k], values[k]);
+      add(values[k]);
+    }
+    for (std::int64_t i = begin + kept * step; i < size; i += step) {
+      problem.normalized(load(i), others);
+      add(others);
+    }
+    if (problem.normalize) team.team_reduce(Kokkos::Sum<A>(squares));
+    const A scale = problem.scale(squares);
+    KRAIT_UNROLLED
+    for (int k = 0; k < kept; ++k) {
+      if (begin + k * step < size) store(place, begin + k * step, scale, values[k]);
+    }
+    for (std::int64_t i = begin + kept * step; i < size; i += step) {
+      problem.normalized(load(i), others);
+      store(place, i, scale, others);
+    }
+    if (problem.rstd.data() != nullptr)
+      Kokkos::single(Kokkos::PerTeam(team), [&]() { problem.rstd(place.row, place.token, place.group) = scale; });
+  }
+
+  /// Features from i of the group on.
+  KOKKOS_FUNCTION void store(const Place& place, std::int64_t i, A scale, A (&values)[N]) const {
+    const std::int64_t f = place.first + i;
+    A weights[N];
+    A biases[N];
+    problem.parameters(f, weights, biases);
+    KRAIT_UNROLLED
+    for (int n = 0; n < N; ++n) values[n] = values[n] * scale * weights[n] + biases[n];
+    if (problem.gate_last) {
+      A gates[N];
+      tile::load_packs<N>(&problem.z(place.row, place.token, f), gates);
+      KRAIT_UNROLLED
+      for (int n = 0; n < N; ++n) values[n] *= tile::silu(gates[n]);
+    }
+    tile::store_packs<N>(values, &problem.out(place.row, place.token, f));
   }
 };
 
@@ -139,6 +182,14 @@ struct HostKernel {
   }
 };
 
+template <int N, Scalar T, class Exec>
+void launch_teams(const Exec& exec, const std::string& label, const Problem<T, Exec>& problem) {
+  using Kernel = TeamKernel<T, Exec, N>;
+  const auto league = static_cast<int>(std::min<std::int64_t>(problem.items(), std::int64_t{1} << 20));
+  const int threads = tile::team_size_for(exec, impl::norm_team_size(problem.group_size, Kernel::kept * N));
+  Kokkos::parallel_for(label, Kokkos::TeamPolicy<Exec>(exec, league, threads), Kernel{problem});
+}
+
 template <Scalar T, class Exec>
 void check(const GatedRmsNormArguments<T, Exec>& arguments) {
   const char* name = "krait::gated_rms_norm";
@@ -151,27 +202,27 @@ void check(const GatedRmsNormArguments<T, Exec>& arguments) {
 template <Scalar T, class Exec>
 void gated_rms_norm(const Exec& exec, const GatedRmsNormArguments<T, Exec>& arguments) {
   using Index = std::int64_t;
-  const bool by_rows =
-      impl::is_host_execution<Exec> &&
-      impl::have_unit_features(arguments.x, arguments.z, arguments.weight, arguments.bias, arguments.out);
-  const std::string label = impl::operator_label<T>("krait::gated_rms_norm", impl::path_of_rows<Exec>(by_rows));
-  const Kokkos::Profiling::ScopedRegion region(label);
   check(arguments);
   if (arguments.x.size() == 0) return;
 
   const auto input = impl::norm_input<T, Exec>(arguments);
   Problem<T, Exec> problem{input, arguments.out, arguments.rstd, 1};
-  if constexpr (impl::is_host_execution<Exec>) {
+  const bool by_rows = tile::works_in_packs<Exec>
+                           ? problem.has_whole_packs() && tile::has_whole_packs(problem.out)
+                           : impl::have_unit_features(problem.x, problem.z, problem.weight, problem.bias, problem.out);
+  const std::string label = impl::operator_label<T>("krait::gated_rms_norm", impl::path_of_rows<Exec>(by_rows));
+  const Kokkos::Profiling::ScopedRegion region(label);
+  if constexpr (!tile::works_in_packs<Exec>) {
     if (by_rows) {
       problem.item_groups = std::clamp<Index>(impl::norm_span / input.group_size, 1, input.groups);
       Kokkos::parallel_for(label, Kokkos::RangePolicy<Exec, Kokkos::IndexType<Index>>(exec, 0, problem.items()),
                            HostKernel<T, Exec>{problem});
       return;
     }
+  } else {
+    if (by_rows) return launch_teams<tile::pack_size<T>>(exec, label, problem);
   }
-  constexpr int team_size = impl::is_host_execution<Exec> ? 1 : 128;
-  const auto league = static_cast<int>(std::min<Index>(problem.items(), Index(1) << 20));
-  Kokkos::parallel_for(label, Kokkos::TeamPolicy<Exec>(exec, league, team_size), TeamKernel<T, Exec>{problem});
+  launch_teams<1>(exec, label, problem);
 }
 
 #define KRAIT_INSTANTIATE(T, EXEC) \

@@ -5,6 +5,7 @@
 /// What forward and backward of gated_rms_norm() share: the tensors that go in, and the mean square of a group.
 
 #include <Kokkos_Core.hpp>
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -12,6 +13,7 @@
 #include <krait/core/scalars.hpp>
 #include <krait/core/tensor.hpp>
 #include <krait/ops/checks.hpp>
+#include <krait/tile/pack.hpp>
 #include <krait/tile/rows.hpp>
 #include <krait/tile/tile.hpp>
 
@@ -47,6 +49,47 @@ struct NormInput {
     return gate_first ? v * tile::silu(static_cast<A>(z(row, token, f))) : v;
   }
 
+  /// N neighbouring features of a token, as they are stored.
+  template <int N>
+  struct Loaded {
+    tile::Pack<T, N> x;
+    tile::Pack<T, N> z;
+  };
+  template <int N>
+  [[nodiscard]] KOKKOS_FUNCTION Loaded<N> load(std::int64_t row, std::int64_t token, std::int64_t f) const {
+    Loaded<N> loaded;
+    loaded.x = tile::Pack<T, N>::load(&x(row, token, f));
+    if (gate_first) loaded.z = tile::Pack<T, N>::load(&z(row, token, f));
+    return loaded;
+  }
+  /// normalized() of them.
+  template <int N>
+  KOKKOS_FUNCTION void normalized(const Loaded<N>& loaded, A (&to)[N]) const {
+    KRAIT_UNROLLED
+    for (int n = 0; n < N; ++n) to[n] = loaded.x[n];
+    if (!gate_first) return;
+    KRAIT_UNROLLED
+    for (int n = 0; n < N; ++n) to[n] *= tile::silu(loaded.z[n]);
+  }
+
+  /// Weights and biases of N neighbouring features.
+  template <int N>
+  KOKKOS_FUNCTION void parameters(std::int64_t f, A (&weights)[N], A (&biases)[N]) const {
+    KRAIT_UNROLLED
+    for (int n = 0; n < N; ++n) {
+      weights[n] = A(1);
+      biases[n] = A(0);
+    }
+    if (weight.data() != nullptr) tile::load_packs<N>(&weight(f), weights);
+    if (bias.data() != nullptr) tile::load_packs<N>(&bias(f), biases);
+  }
+
+  /// Whether a GPU can take packs of features.
+  [[nodiscard]] bool has_whole_packs() const {
+    return group_size % tile::pack_size<T> == 0 && tile::has_whole_packs(x) && tile::has_whole_packs(z) &&
+           tile::has_whole_packs(weight) && tile::has_whole_packs(bias);
+  }
+
   /// The group that begins at feature `first` of a token, for the row functions; unit stride.
   [[nodiscard]] KOKKOS_FUNCTION tile::NormGroup<T, A> group(std::int64_t row, std::int64_t token,
                                                             std::int64_t first) const {
@@ -64,6 +107,12 @@ struct NormInput {
     return normalize ? A(1) / Kokkos::sqrt(sum_of_squares / static_cast<A>(group_size) + epsilon) : A(1);
   }
 };
+
+/// Threads of a GPU that work on one group; each has room for `kept` features.
+inline int norm_team_size(std::int64_t group_size, std::int64_t kept) {
+  constexpr std::int64_t warp = 32;
+  return static_cast<int>(std::min<std::int64_t>((group_size + kept * warp - 1) / (kept * warp) * warp, 256));
+}
 
 /// Features that a host thread works on at a time: what it derives from a whole group is kept where it fits.
 inline constexpr std::int64_t norm_piece = 8192;

@@ -16,6 +16,30 @@
 namespace krait {
 namespace {
 
+/// The products of some rows of a state with C.
+template <class V>
+struct RowSums {
+  static constexpr int rows = 4;
+
+  V of_row[rows] = {};
+
+  KOKKOS_FUNCTION RowSums& operator+=(const RowSums& other) {
+    for (int r = 0; r < rows; ++r) of_row[r] += other.of_row[r];
+    return *this;
+  }
+};
+
+}  // namespace
+}  // namespace krait
+
+template <class V>
+struct Kokkos::reduction_identity<krait::RowSums<V>> {
+  KOKKOS_FUNCTION static krait::RowSums<V> sum() { return {}; }
+};
+
+namespace krait {
+namespace {
+
 constexpr const char* function = "krait::state_update";
 
 /// The call, as both kernels see it.
@@ -85,18 +109,26 @@ struct Problem {
   }
 };
 
-/// One team per item, a row of the state by the lanes of a thread; any strides. A lane meets the same elements at every
-/// token.
-template <Scalar T, class Exec>
+/// One team per item. The lanes of a thread take some rows of the state at a time, N neighbouring elements each:
+/// several lie in packs, a single one at any strides. A lane meets the same elements at every token.
+template <Scalar T, class Exec, int N>
 struct TeamKernel {
   using V = accumulator_t<T>;
   using Member = typename Kokkos::TeamPolicy<Exec>::member_type;
-  static constexpr std::int64_t channels = 32;
+  using Sums = RowSums<V>;
+  static constexpr int rows = Sums::rows;
 
   Problem<T, Exec> problem;
+  int lanes;
+  int threads;
+  std::int64_t channels;  ///< of an item
   std::int64_t parts;
 
-  explicit TeamKernel(const Problem<T, Exec>& p) : problem(p), parts((p.head_dim + channels - 1) / channels) {}
+  explicit TeamKernel(const Problem<T, Exec>& p)
+      : problem(p), lanes(lanes_for(p.d_state / N)), threads(impl::is_host_execution<Exec> ? 8 : 256 / lanes) {
+    channels = std::int64_t{rows} * threads;
+    parts = (p.head_dim + channels - 1) / channels;
+  }
 
   [[nodiscard]] KOKKOS_FUNCTION std::int64_t items() const { return problem.batch * problem.heads * parts; }
 
@@ -108,28 +140,71 @@ struct TeamKernel {
   }
 
  private:
-  KOKKOS_FUNCTION void advance(const Member& team, const typename Problem<T, Exec>::Place& place,
-                               std::int64_t t) const {
-    const std::int64_t group = problem.group_of(place.head);
+  using Place = typename Problem<T, Exec>::Place;
+
+  /// Lanes that share a row of so many parts.
+  static int lanes_for(std::int64_t in_row) {
+    int lanes = impl::is_host_execution<Exec> ? 1 : 32;
+    while (lanes > 1 && lanes > in_row) lanes /= 2;
+    return lanes;
+  }
+
+  KOKKOS_FUNCTION void advance(const Member& team, const Place& place, std::int64_t t) const {
     const V step = problem.step(place.row, t, place.head);
     const V decay = tile::decay(step * problem.A(place.head));
-    Kokkos::parallel_for(Kokkos::TeamThreadRange(team, place.first, place.last), [&](std::int64_t p) {
-      V y = V(0);
-      if (place.state >= 0) {
-        const V x = static_cast<V>(problem.x(place.row, t, place.head, p));
-        Kokkos::parallel_reduce(
-            Kokkos::ThreadVectorRange(team, problem.d_state),
-            [&](std::int64_t n, V& sum) {
-              V& s = problem.states(place.state, place.head, p, n);
-              s = decay * s + step * x * static_cast<V>(problem.B(place.row, t, group, n));
-              sum += s * static_cast<V>(problem.C(place.row, t, group, n));
-            },
-            y);
-        y += problem.skip(place.head, p) * x;
-        if (problem.z.given()) y *= tile::silu(static_cast<V>(problem.z(place.row, t, place.head, p)));
-      }
-      Kokkos::single(Kokkos::PerThread(team), [&]() { problem.out(place.row, t, place.head, p) = static_cast<T>(y); });
+    const std::int64_t blocks = (place.last - place.first + rows - 1) / rows;
+    Kokkos::parallel_for(Kokkos::TeamThreadRange(team, blocks), [&](std::int64_t block) {
+      const std::int64_t first = place.first + block * rows;
+      const int count = static_cast<int>(place.last - first < rows ? place.last - first : rows);
+      V x[rows];
+      KRAIT_UNROLLED
+      for (int r = 0; r < rows; ++r)
+        x[r] = r < count ? static_cast<V>(problem.x(place.row, t, place.head, first + r)) : V(0);
+      Sums y;
+      if (place.state >= 0) advance_rows(team, place, t, first, count, decay, step, x, y);
+      Kokkos::single(Kokkos::PerThread(team), [&]() {
+        for (int r = 0; r < count; ++r) finish(place, t, first + r, x[r], y.of_row[r]);
+      });
     });
+  }
+
+  /// The rows of channels [first, first + count), and their products with C.
+  KOKKOS_FUNCTION void advance_rows(const Member& team, const Place& place, std::int64_t t, std::int64_t first,
+                                    int count, V decay, V step, const V (&x)[rows], Sums& y) const {
+    const std::int64_t group = problem.group_of(place.head);
+    Kokkos::parallel_reduce(
+        Kokkos::ThreadVectorRange(team, problem.d_state / N),
+        [&](std::int64_t part, Sums& sums) {
+          const std::int64_t n = part * N;
+          V s[rows][N] = {};
+          KRAIT_UNROLLED
+          for (int r = 0; r < rows; ++r) {
+            if (r < count) tile::load_packs<N>(&problem.states(place.state, place.head, first + r, n), s[r]);
+          }
+          V b[N];
+          V c[N];
+          tile::load_packs<N>(&problem.B(place.row, t, group, n), b);
+          tile::load_packs<N>(&problem.C(place.row, t, group, n), c);
+          KRAIT_UNROLLED
+          for (int r = 0; r < rows; ++r) {
+            if (r >= count) break;
+            KRAIT_UNROLLED
+            for (int i = 0; i < N; ++i) {
+              s[r][i] = decay * s[r][i] + step * x[r] * b[i];
+              sums.of_row[r] += s[r][i] * c[i];
+            }
+            tile::store_packs<N>(s[r], &problem.states(place.state, place.head, first + r, n));
+          }
+        },
+        Kokkos::Sum<Sums>(y));
+  }
+
+  KOKKOS_FUNCTION void finish(const Place& place, std::int64_t t, std::int64_t p, V x, V y) const {
+    if (place.state >= 0) {
+      y += problem.skip(place.head, p) * x;
+      if (problem.z.given()) y *= tile::silu(static_cast<V>(problem.z(place.row, t, place.head, p)));
+    }
+    problem.out(place.row, t, place.head, p) = static_cast<T>(y);
   }
 };
 
@@ -240,11 +315,27 @@ void check(const StateUpdateArguments<T, Exec>& a, const SsdScanShape& shape) {
                 ": D and D_per_channel are both given, expected one of them at most");
 }
 
-/// Whether rows of everything can go to the row functions.
+/// Whether rows of everything can go to the row functions of a host.
 template <Scalar T, class Exec>
 bool have_unit_rows(const Problem<T, Exec>& p) {
   return p.states.stride[3] == 1 && p.x.stride[3] == 1 && p.B.stride[3] == 1 && p.C.stride[3] == 1 &&
          p.out.stride[3] == 1 && (!p.z.given() || p.z.stride[3] == 1);
+}
+
+/// Whether a GPU can take packs of elements of the state, and of what comes to them.
+template <Scalar T, class Exec>
+bool have_whole_packs(const Problem<T, Exec>& p) {
+  constexpr int each = tile::pack_size<accumulator_t<T>>;
+  return impl::is_aligned(p.states, p.d_state) && impl::is_aligned(p.B, tile::pack_size<T>) &&
+         impl::is_aligned(p.C, tile::pack_size<T>) && p.d_state % each == 0;
+}
+
+template <int N, Scalar T, class Exec>
+void launch_teams(const Exec& exec, const std::string& label, const Problem<T, Exec>& problem) {
+  const TeamKernel<T, Exec, N> kernel(problem);
+  const auto league = static_cast<int>(std::min<std::int64_t>(kernel.items(), std::int64_t{1} << 20));
+  const int threads = tile::team_size_for(exec, kernel.threads);
+  Kokkos::parallel_for(label, Kokkos::TeamPolicy<Exec>(exec, league, threads, kernel.lanes), kernel);
 }
 
 }  // namespace
@@ -262,23 +353,21 @@ void state_update(const Exec& exec, const StateUpdateArguments<T, Exec>& argumen
   options = impl::complete_scan_options(function, shape, options);
   check(arguments, shape);
   const Problem<T, Exec> problem(arguments, shape, options);
-  const bool by_rows = impl::is_host_execution<Exec> && have_unit_rows(problem);
+  const bool by_rows = tile::works_in_packs<Exec> ? have_whole_packs(problem) : have_unit_rows(problem);
   const std::string label = impl::operator_label<T>(function, impl::path_of_rows<Exec>(by_rows));
   const Kokkos::Profiling::ScopedRegion region(label);
   if (shape.batch == 0 || shape.length == 0) return;
 
-  if constexpr (impl::is_host_execution<Exec>) {
+  if constexpr (!tile::works_in_packs<Exec>) {
     if (by_rows) {
       const HostKernel<T, Exec> kernel(problem, exec.concurrency());
       Kokkos::parallel_for(label, Kokkos::RangePolicy<Exec, Kokkos::IndexType<Index>>(exec, 0, kernel.items()), kernel);
       return;
     }
+  } else {
+    if (by_rows) return launch_teams<tile::pack_size<accumulator_t<T>>>(exec, label, problem);
   }
-  const TeamKernel<T, Exec> kernel(problem);
-  const auto league = static_cast<int>(std::min<Index>(kernel.items(), Index(1) << 20));
-  constexpr int team_size = impl::is_host_execution<Exec> ? 1 : 8;
-  constexpr int lanes = impl::is_host_execution<Exec> ? 1 : 32;
-  Kokkos::parallel_for(label, Kokkos::TeamPolicy<Exec>(exec, league, team_size, lanes), kernel);
+  launch_teams<1>(exec, label, problem);
 }
 
 #define KRAIT_INSTANTIATE(T, EXEC) \

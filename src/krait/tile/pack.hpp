@@ -7,6 +7,7 @@
 /// they are not.
 
 #include <Kokkos_Core.hpp>
+#include <algorithm>
 #include <cstdint>
 #include <type_traits>
 
@@ -24,6 +25,13 @@ inline constexpr bool works_in_packs = true;
 #else
 inline constexpr bool works_in_packs = !krait::impl::is_host_execution<Exec>;
 #endif
+
+/// Threads of a team where a GPU takes `wanted`: on a host one, or in such tests as many as there are.
+template <class Exec>
+int team_size_for(const Exec& exec, int wanted) {
+  if (!krait::impl::is_host_execution<Exec>) return wanted;
+  return works_in_packs<Exec> ? std::min(wanted, static_cast<int>(exec.concurrency())) : 1;
+}
 
 inline constexpr int pack_bytes = 16;
 
