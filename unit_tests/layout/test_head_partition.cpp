@@ -164,8 +164,26 @@ TEST(HeadPartition, UnevenSharesCoverAllHeadsWithTheirGroups) {
         EXPECT_TRUE(heads.inner_sections().is_partition());
         EXPECT_EQ(heads.projection_sections(false).width(), heads.projection_width(false));
         EXPECT_EQ(heads.conv_sections().width(), heads.conv_channels());
-        EXPECT_EQ(heads.backward_sections().width(), heads.projection_width(false) + heads.d_inner());
-        EXPECT_EQ(heads.backward_sections().local_begin(4, 0), heads.projection_width_local(0, false));
+        for (const std::int64_t blocks : {1, 2, 3}) {
+          std::vector<std::int64_t> widths(static_cast<std::size_t>(ranks));
+          for (std::int64_t k = 0; k < HeadPartition::backward_parts(blocks); ++k) {
+            const auto part = heads.backward_part(k, blocks);
+            const auto gradients = heads.gradient_part(k, blocks);
+            EXPECT_EQ(part.width(), heads.projection_width(false) + heads.d_inner());
+            EXPECT_EQ(gradients.width(), heads.projection_width(false));
+            for (int r = 0; r < ranks; ++r) {
+              EXPECT_EQ(part.local_begin(4, r), gradients.local_width(r));
+              EXPECT_EQ(part.local_width(r) - gradients.local_width(r),
+                        k < blocks ? heads.block(r, k, blocks).count * heads.shape().head_dim : 0);
+              widths[static_cast<std::size_t>(r)] += gradients.local_width(r);
+            }
+            if (k == blocks) {
+              EXPECT_EQ(gradients.local_width(0), 2 * heads.group_width_local(0));
+            }
+          }
+          for (int r = 0; r < ranks; ++r)
+            EXPECT_EQ(widths[static_cast<std::size_t>(r)], heads.projection_width_local(r, false));
+        }
         EXPECT_EQ(heads.projection_sections(false).is_partition(), heads.conv_sections().is_partition());
         std::int64_t readers = 0;
         for (std::int64_t group = 0; group < g; ++group) readers += heads.group_repeat_count(group);

@@ -250,6 +250,9 @@ TEST(RedistributionPlan, ColumnsOfNoRankHaveNoGradient) {
   Kokkos::deep_copy(out, 9.0F);
   plan.unpack_sum(Exec(), buffer, out);
   EXPECT_THAT(values_of(out), testing::ElementsAre(0, 0, 4, 6, 5, 6, 0, 0, 0, 0));
+  Kokkos::deep_copy(out, 9.0F);
+  plan.unpack_sum_part(Exec(), buffer, out);  // of this plan
+  EXPECT_THAT(values_of(out), testing::ElementsAre(9, 9, 4, 6, 5, 6, 9, 9, 9, 9));
 }
 
 // A row in several tensors: the same message, from any cut of the columns.
@@ -258,7 +261,7 @@ TEST(RedistributionPlan, PacksRowsInParts) {
   for (const krait::HeadShape& shape : head_shapes()) {
     const HeadPartition heads({1, 4}, shape, Divisibility::uneven);
     const auto layout = SequenceLayout::zigzag({1, 4}, 11);
-    const Plan<float> plan(layout, heads.backward_sections(), 2);
+    const Plan<float> plan(layout, heads.backward_part(0, 1), 2);
     const auto shard = make_shard<float>(Strides::sequence_first, 2, layout.local_length(), plan.width());
     assign(shard, expected_shard(layout, plan.table(), 2));
     const auto want = make_buffer<float>(plan.sequence_buffer_size());
@@ -369,6 +372,7 @@ TEST(RedistributionPlan, OneKernelEachAndNothingElse) {
     plan.unpack_part(exec, sequence_buffer, shard);
     plan.pack_columns(exec, shard, 0, sequence_buffer);
     plan.unpack_sum(exec, sequence_buffer, shard);
+    plan.unpack_sum_part(exec, sequence_buffer, shard);
   };
   all_steps();
   const CallbackRecorder recorder;
@@ -376,11 +380,12 @@ TEST(RedistributionPlan, OneKernelEachAndNothingElse) {
   const std::string path = std::string("[") + krait::impl::backend_name<Exec>() + ",float]";
   std::vector<std::string> kernels;
   for (const auto& kernel : recorder.kernels()) kernels.push_back(kernel.label);
-  EXPECT_THAT(kernels, testing::ElementsAre(
-                           "krait::redistribution::pack" + path, "krait::redistribution::to_sequential" + path,
-                           "krait::redistribution::from_sequential" + path, "krait::redistribution::unpack" + path,
-                           "krait::redistribution::unpack_part" + path, "krait::redistribution::pack_columns" + path,
-                           "krait::redistribution::unpack_sum" + path));
+  EXPECT_THAT(kernels,
+              testing::ElementsAre(
+                  "krait::redistribution::pack" + path, "krait::redistribution::to_sequential" + path,
+                  "krait::redistribution::from_sequential" + path, "krait::redistribution::unpack" + path,
+                  "krait::redistribution::unpack_part" + path, "krait::redistribution::pack_columns" + path,
+                  "krait::redistribution::unpack_sum" + path, "krait::redistribution::unpack_sum_part" + path));
   std::vector<std::string> fences;
   for (const auto& fence : recorder.fences()) fences.push_back(fence.label);
   EXPECT_THAT(fences, testing::Each(HasSubstr("Kokkos Profile Tool Fence")));  // the recorder's own
@@ -484,6 +489,10 @@ TEST(RedistributionPlan, RefusesWhatDoesNotFit) {
                                                    "several ranks")));
   EXPECT_THAT([&] { plan.unpack_sum(exec, buffer, full); },
               ThrowsMessage<ShapeError>(HasSubstr("krait::Redistribution::unpack_sum: out has extents (1, 8, 10)")));
+  EXPECT_THAT([&] { plan.unpack_sum_part(exec, buffer, full); },
+              ThrowsMessage<ShapeError>(HasSubstr("unpack_sum_part: out has extents (1, 8, 10)")));
+  EXPECT_THAT([&] { plan.unpack_sum_part(exec, make_buffer<float>(3), shard); },
+              ThrowsMessage<CapacityError>(HasSubstr("sequence_buffer has 3 elements, 80 are needed")));
   EXPECT_THAT([&] { plan.unpack_sum(exec, make_buffer<float>(3), shard); },
               ThrowsMessage<CapacityError>(HasSubstr("sequence_buffer has 3 elements, 80 are needed")));
   EXPECT_THAT([&] { plan.pack_columns(exec, shard, 1, buffer); },

@@ -135,6 +135,69 @@ class SsdScanBackwardTensors : public testing::Test {};
 using Scalars = testing::Types<float, double, krait::bfloat16, krait::float16>;
 TYPED_TEST_SUITE(SsdScanBackwardTensors, Scalars);
 
+/// Heads of a group in several calls, in ascending order: each adds to what those before have left in dB and dC. In
+/// float and double the bits are those of one call that adds up head by head; two bytes are rounded after every call.
+TYPED_TEST(SsdScanBackwardTensors, HeadsOfAGroupInSeveralCalls) {
+  using T = TypeParam;
+  ScanBackwardSetup setup = full();
+  setup.forward.shape.heads = 6;  // groups of 3
+  setup.tiling.head_block = 1;
+  const SequenceRuns runs(2, 45, {{0, 3, 20, 0}, {0, 20, 45, 1}, {1, 0, 31, 2}}, 3);  // and tokens of no run
+  const ScanBackwardData<T> want(setup, runs);
+  run_scan_backward(want, runs);
+  for (const std::vector<std::int64_t>& cuts : {std::vector<std::int64_t>{0, 2, 4, 6}, {0, 1, 5, 6}, {0, 1, 2, 3, 6}}) {
+    const ScanBackwardData<T> got(setup, runs);
+    for (std::size_t k = 1; k < cuts.size(); ++k) {
+      const std::int64_t first = cuts[k - 1], heads = cuts[k] - first, group = first / 3;
+      const auto of_heads = Kokkos::make_pair(first, cuts[k]);
+      const auto of_groups = Kokkos::make_pair(group, (cuts[k] - 1) / 3 + 1);
+      SsdScanShape shape = setup.forward.shape;
+      shape.heads = heads;
+      shape.groups = of_groups.second - of_groups.first;
+      SsdScanOptions options = setup.forward.options;
+      options.heads_per_group = 3;
+      options.first_head = first - 3 * group;
+      const auto cut = [](const auto& view, const auto& range) {
+        return Kokkos::subview(view, Kokkos::ALL, Kokkos::ALL, range, Kokkos::ALL);
+      };
+      const auto cut_states = [&](const auto& view) {
+        return Kokkos::subview(view, Kokkos::ALL, of_heads, Kokkos::ALL, Kokkos::ALL);
+      };
+      const auto cut_dt = [&](const auto& view) { return Kokkos::subview(view, Kokkos::ALL, Kokkos::ALL, of_heads); };
+      const auto cut_vector = [&](const auto& view) { return Kokkos::subview(view, of_heads); };
+      SsdScanBackwardArguments<T> a;
+      a.x = cut(got.forward.x, of_heads);
+      a.dt = cut_dt(got.forward.dt);
+      a.A = cut_vector(got.forward.A);
+      a.B = cut(got.forward.B, of_groups);
+      a.C = cut(got.forward.C, of_groups);
+      a.D = cut_vector(got.forward.D);
+      a.z = cut(got.forward.z, of_heads);
+      a.dt_bias = cut_vector(got.forward.dt_bias);
+      a.initial_states = cut_states(got.forward.initial_states);
+      a.y = cut(got.forward.y, of_heads);
+      a.dout = cut(got.dout, of_heads);
+      a.dfinal_states = cut_states(got.dfinal_states);
+      a.dx = cut(got.dx, of_heads);
+      a.dz = cut(got.dz, of_heads);
+      a.ddt = cut_dt(got.ddt);
+      a.dB = cut(got.dB, of_groups);
+      a.dC = cut(got.dC, of_groups);
+      a.begun_groups = first % 3 == 0 ? 0 : 1;
+      a.dA = cut_vector(got.dA);
+      a.dD = cut_vector(got.dD);
+      a.ddt_bias = cut_vector(got.ddt_bias);
+      a.dinitial_states = cut_states(got.dinitial_states);
+      krait::ssd_scan_backward(Exec(), SsdScanBackwardPlan<T>(Exec(), shape, options, setup.tiling), a, runs);
+    }
+    if constexpr (sizeof(T) > 2) {
+      expect_same_gradients(got, want);
+    } else {
+      krait::test::expect_gradients(got, runs);
+    }
+  }
+}
+
 /// z | x | B | C | dt, and their gradients, cut out of one projection each and not copied.
 TYPED_TEST(SsdScanBackwardTensors, SlicesOfOneProjection) {
   using T = TypeParam;
@@ -503,6 +566,8 @@ TEST(SsdScanBackwardErrors, EveryExtentIsChecked) {
   EXPECT_THAT(call_with([](Arguments& a) { a.y = {}; }), says("y is (0, 0, 0, 0), expected (2, 45, 4, 5)"));
   EXPECT_THAT(call_with([](Arguments& a) { a.dt_map = Right<std::int64_t*>("v", 44); }),
               says("dt_map is (44), expected (45)"));
+  EXPECT_THAT(call_with([](Arguments& a) { a.begun_groups = 3; }), says("begun_groups is 3, expected 0 to 2"));
+  EXPECT_THAT(call_with([](Arguments& a) { a.begun_groups = -1; }), says("begun_groups is -1, expected 0 to 2"));
 }
 
 TEST(SsdScanBackwardErrors, ArgumentsThatExcludeOrNeedEachOther) {

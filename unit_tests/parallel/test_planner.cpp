@@ -14,6 +14,7 @@
 #include <krait/layout/head_partition.hpp>
 #include <krait/layout/redistribution.hpp>
 #include <krait/layout/sequence_layout.hpp>
+#include <krait/parallel/conv_scan.hpp>
 #include <krait/parallel/head_blocks.hpp>
 #include <krait/parallel/hidden_parallel.hpp>
 #include <krait/parallel/measurement.hpp>
@@ -200,9 +201,6 @@ std::pair<std::int64_t, std::int64_t> real_hidden(const SequenceOperatorConfig& 
     const auto layout = SequenceLayout::explicit_tokens(place, tokens);
     const krait::HeadPartition heads(place, {config.heads, config.head_dim, config.groups, config.d_state},
                                      config.divisibility);
-    const krait::Redistribution<float> enter(layout, heads.projection_sections(false), batch);
-    const krait::Redistribution<float> leave(layout, heads.inner_sections(), batch);
-    const krait::Redistribution<float> both(layout, heads.backward_sections(), batch);
     std::int64_t bytes = 0;
     std::int64_t messages = 0;
     const auto add = [&](const std::vector<std::int64_t>& counts) {
@@ -217,9 +215,13 @@ std::pair<std::int64_t, std::int64_t> real_hidden(const SequenceOperatorConfig& 
       add(krait::Redistribution<float>(layout, heads.projection_block(k, blocks), batch).sequence_counts());
       add(krait::Redistribution<float>(layout, heads.inner_block(k, blocks), batch).heads_counts());
     }
-    if (backward) {
-      add(lean ? both.sequence_counts() : leave.sequence_counts());
-      add(enter.heads_counts());
+    for (std::int64_t k = 0; backward && k < krait::HeadPartition::backward_parts(blocks); ++k) {
+      if (lean) {
+        add(krait::Redistribution<float>(layout, heads.backward_part(k, blocks), batch).sequence_counts());
+      } else if (k < blocks) {
+        add(krait::Redistribution<float>(layout, heads.inner_block(k, blocks), batch).sequence_counts());
+      }
+      add(krait::Redistribution<float>(layout, heads.gradient_part(k, blocks), batch).heads_counts());
     }
     most_bytes = std::max(most_bytes, bytes);
     most_messages = std::max(most_messages, messages);
@@ -410,6 +412,23 @@ TEST(Planner, MemoryOfHiddenParallelIsThatOfItsBlocks) {
     const Prediction predicted = predict(workload(config, Sharding::of(layout), 4), "hidden_parallel");
     EXPECT_NEAR(static_cast<double>(predicted.memory_bytes_per_rank), static_cast<double>(expected),
                 static_cast<double>(3 * 128 * 4 * blocks));
+    for (const krait::Saving saving : {krait::Saving::lean, krait::Saving::full}) {
+      Workload work = workload(config, Sharding::of(layout), 4);
+      work.backward = true;
+      work.saving = saving;
+      const std::int64_t scratch = krait::impl::ConvScan<float, Kokkos::DefaultExecutionSpace>::backward_scratch_bytes(
+          config, hidden.partition(world.place()), 1, length,
+          krait::impl::shared_head_blocks(config, world.size(), false));  // not predicted
+      const std::int64_t with_backward =
+          4 * (2 * in + std::max(out, hidden.backward_room(world, layout, 1, saving))) +
+          static_cast<std::int64_t>(hidden.saved_bytes(world, layout, 1, saving) +
+                                    hidden.backward_workspace_bytes(world, layout, 1, saving, true)) -
+          scratch;
+      if (world.size() > 1) {
+        EXPECT_NEAR(static_cast<double>(predict(work, "hidden_parallel").memory_bytes_per_rank),
+                    static_cast<double>(with_backward), static_cast<double>(4 * 128 * 4 * (blocks + 1)));
+      }
+    }
   }
 }
 

@@ -11,10 +11,12 @@ namespace krait {
 
 namespace {
 
+/// Of block k of each rank; of none if there are not so many.
 Section heads_section(const HeadPartition& heads, const char* name, std::int64_t unit_width, std::int64_t k = 0,
                       std::int64_t blocks = 1) {
   Section section{name, heads.shape().heads, unit_width, {}};
-  for (int r = 0; r < heads.ranks(); ++r) section.of_rank.push_back(heads.block(r, k, blocks));
+  for (int r = 0; r < heads.ranks(); ++r)
+    section.of_rank.push_back(k < blocks ? heads.block(r, k, blocks) : UnitRange());
   return section;
 }
 
@@ -71,12 +73,6 @@ SectionTable HeadPartition::conv_sections() const {
 
 SectionTable HeadPartition::inner_sections() const { return inner_block(0, 1); }
 
-SectionTable HeadPartition::backward_sections() const {
-  std::vector<Section> sections = projection_sections(false).sections();
-  sections.push_back(heads_section(*this, "dy", shape_.head_dim));
-  return SectionTable(std::move(sections));
-}
-
 UnitRange HeadPartition::block(int rank, std::int64_t k, std::int64_t blocks) const {
   const auto begin = [&](std::int64_t share) { return share * shape_.heads / (blocks * place_.size); };
   const std::int64_t share = blocks * rank + k;
@@ -92,6 +88,20 @@ SectionTable HeadPartition::projection_block(std::int64_t k, std::int64_t blocks
 
 SectionTable HeadPartition::inner_block(std::int64_t k, std::int64_t blocks) const {
   std::vector<Section> sections{heads_section(*this, "y", shape_.head_dim, k, blocks)};
+  return SectionTable(std::move(sections));
+}
+
+SectionTable HeadPartition::gradient_part(std::int64_t k, std::int64_t blocks) const {
+  const bool with_groups = k + 1 == backward_parts(blocks);
+  std::vector<Section> sections{heads_section(*this, "x", shape_.head_dim, k, blocks),
+                                groups_section(*this, "B", with_groups), groups_section(*this, "C", with_groups),
+                                heads_section(*this, "dt", 1, k, blocks)};
+  return SectionTable(std::move(sections));
+}
+
+SectionTable HeadPartition::backward_part(std::int64_t k, std::int64_t blocks) const {
+  std::vector<Section> sections = gradient_part(k, blocks).sections();
+  sections.push_back(heads_section(*this, "dy", shape_.head_dim, k, blocks));
   return SectionTable(std::move(sections));
 }
 

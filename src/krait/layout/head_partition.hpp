@@ -91,9 +91,6 @@ class HeadPartition {
   [[nodiscard]] SectionTable conv_sections() const;
   /// The one section of y: all heads.
   [[nodiscard]] SectionTable inner_sections() const;
-  /// Sections x | B | C | dt | dy: what a backward that recomputes needs of a token.
-  [[nodiscard]] SectionTable backward_sections() const;
-
   /// \name Parts of all shares, to be exchanged and worked on one after the other
   /// \{
 
@@ -105,6 +102,14 @@ class HeadPartition {
   [[nodiscard]] SectionTable projection_block(std::int64_t k, std::int64_t blocks) const;
   /// Of y what their blocks k make.
   [[nodiscard]] SectionTable inner_block(std::int64_t k, std::int64_t blocks) const;
+  /// Parts in which a backward exchanges `blocks` blocks: one for each, and if these are several, one of B and C.
+  static std::int64_t backward_parts(std::int64_t blocks) { return blocks == 1 ? 1 : blocks + 1; }
+  /// Of x | B | C | dt what part k has: x and dt of the ranks' blocks k, which has B and C of their groups, too, if it
+  /// is the only one; else those are the last part, since their gradients are complete when all blocks are through.
+  /// All parts together are projection_sections(false).
+  [[nodiscard]] SectionTable gradient_part(std::int64_t k, std::int64_t blocks) const;
+  /// The same with dy of the blocks behind it: what a backward that recomputes needs of a token.
+  [[nodiscard]] SectionTable backward_part(std::int64_t k, std::int64_t blocks) const;
   /// \}
 
  private:

@@ -295,6 +295,17 @@ void Redistribution<T, Exec>::unpack_sum(const Exec& exec, const Tensor<const T*
 }
 
 template <Scalar T, class Exec>
+void Redistribution<T, Exec>::unpack_sum_part(const Exec& exec, const Tensor<const T*, Exec>& sequence_buffer,
+                                              const Tensor<T***, Exec>& out) const {
+  const std::string name = label<T, Exec>("krait::redistribution::unpack_sum_part");
+  const Kokkos::Profiling::ScopedRegion region(name);
+  constexpr const char* function = "krait::Redistribution::unpack_sum_part";
+  require_shard(function, "out", extents(out));
+  require_buffer(function, "sequence_buffer", sequence_buffer, sequence_buffer_size());
+  sum_columns(exec, name, sequence_buffer, out, false);
+}
+
+template <Scalar T, class Exec>
 void Redistribution<T, Exec>::sum_columns(const Exec& exec, const std::string& name,
                                           const Tensor<const T*, Exec>& sequence_buffer, const Tensor<T***, Exec>& out,
                                           bool clear) const {

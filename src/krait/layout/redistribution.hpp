@@ -121,6 +121,9 @@ class Redistribution {
   /// The same for gradients, with any sections: a column that several ranks work on is the sum of their parts, in
   /// accumulator_t<T> and ascending rank order, rounded once; one that belongs to no rank is 0. One kernel.
   void unpack_sum(const Exec& exec, const Tensor<const T*, Exec>& sequence_buffer, const Tensor<T***, Exec>& out) const;
+  /// The same for one of several plans: columns that belong to no rank stay as they are.
+  void unpack_sum_part(const Exec& exec, const Tensor<const T*, Exec>& sequence_buffer,
+                       const Tensor<T***, Exec>& out) const;
   /// \}
 
   /// The heads buffer as a tensor (rows, length, local_width), tokens by place.

@@ -76,6 +76,8 @@ void require_valid(const SsdScanShape& shape, const SsdScanBackwardArguments<T, 
   require("ddt", a.ddt, {b, is_absent(a.dt_map) ? L : a.dt.extent(1), H});
   require("dB", a.dB, {b, L, G, N});
   require("dC", a.dC, {b, L, G, N});
+  KRAIT_REQUIRE(ShapeError, 0 <= a.begun_groups && a.begun_groups <= G, function, ": begun_groups is ", a.begun_groups,
+                ", expected 0 to ", G);
   require_optional("dA", a.dA, {H});
   require_optional("dD", a.dD, {H});
   require_optional("dD_per_channel", a.dD_per_channel, {H, P});
@@ -139,6 +141,7 @@ ScanBackwardCall<T, Exec> make_call(const SsdScanBackwardPlan<T, Exec>& plan,
   call.gradients = at(places.gradients);
   call.dB_sums = final ? nullptr : at(places.dB);
   call.dC_sums = final ? nullptr : at(places.dC);
+  call.begun_groups = a.begun_groups;
   call.dA_sums = at(places.dA);
   call.ddt_bias_sums = at(places.ddt_bias);
   call.dD_sums = at(places.dD);
@@ -209,7 +212,7 @@ void ssd_scan_backward(const Exec& exec, const SsdScanBackwardPlan<T, Exec>& pla
     Kokkos::parallel_for(label(".sum_blocks"),
                          Range(exec, 0, shape.batch * shape.length * shape.groups * shape.d_state),
                          impl::SumBlocks<T, Exec>{call.dB, call.dC, call.dB_sums, call.dC_sums, call.blocks,
-                                                  shape.length, shape.d_state});
+                                                  shape.length, shape.d_state, call.begun_groups});
   }
   const impl::SumParameters<V> sum{impl::Strided<V, 1>(arguments.dA),
                                    impl::Strided<V, 1>(arguments.ddt_bias),

@@ -42,9 +42,12 @@ struct SsdScanBackwardArguments {
   Tensor<T***, Exec> ddt;                 ///< (b, L, H)
   Tensor<T****, Exec> dB;                 ///< (b, L, G, N), summed over the heads of a group in ascending order
   Tensor<T****, Exec> dC;                 ///< (b, L, G, N), likewise
-  Tensor<T****, Exec> dz;                 ///< (b, L, H, P); given together with z
-  Tensor<accumulator_t<T>*, Exec> dA;     ///< (H), optional, added to
-  Tensor<accumulator_t<T>*, Exec> dD;     ///< (H), optional, added to; only with D
+  /// So many groups, the first ones, have gradients already, of heads in other calls: dB and dC are added to these, in
+  /// accumulator_t<T>, and rounded.
+  std::int64_t begun_groups = 0;
+  Tensor<T****, Exec> dz;                              ///< (b, L, H, P); given together with z
+  Tensor<accumulator_t<T>*, Exec> dA;                  ///< (H), optional, added to
+  Tensor<accumulator_t<T>*, Exec> dD;                  ///< (H), optional, added to; only with D
   Tensor<accumulator_t<T>**, Exec> dD_per_channel;     ///< (H, P), optional, added to; only with D_per_channel
   Tensor<accumulator_t<T>*, Exec> ddt_bias;            ///< (H), optional, added to; only with dt_bias
   Tensor<accumulator_t<T>****, Exec> dinitial_states;  ///< (n, H, P, N), optional; 0 for states of no run

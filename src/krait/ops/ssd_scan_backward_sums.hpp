@@ -14,22 +14,25 @@
 
 namespace krait::impl {
 
-/// dB and dC: the sums over the blocks of a group, in ascending order.
+/// dB and dC: the sums over the blocks of a group, in ascending order; of a group that is begun, on top of what is
+/// there.
 template <Scalar T, class Exec>
 struct SumBlocks {
   using V = accumulator_t<T>;
   Strided<T, 4> dB, dC;
   const V *dB_sums, *dC_sums;
   HeadBlocks blocks;
-  std::int64_t length, d_state;
+  std::int64_t length, d_state, begun_groups;
 
   KOKKOS_FUNCTION void operator()(std::int64_t i) const {
     const std::int64_t n = i % d_state;
     const std::int64_t group = i / d_state % blocks.groups;
     const std::int64_t token = i / d_state / blocks.groups;
     const std::int64_t per_group = blocks.per_group();
-    V b = V(0);
-    V c = V(0);
+    T& to_b = dB(token / length, token % length, group, n);
+    T& to_c = dC(token / length, token % length, group, n);
+    V b = group < begun_groups ? static_cast<V>(to_b) : V(0);
+    V c = group < begun_groups ? static_cast<V>(to_c) : V(0);
     for (std::int64_t block = 0; block < per_group; ++block) {
       const HeadRange heads = blocks.block(group, block);
       if (heads.begin == heads.end) break;
@@ -37,8 +40,8 @@ struct SumBlocks {
       b += dB_sums[place];
       c += dC_sums[place];
     }
-    dB(token / length, token % length, group, n) = static_cast<T>(b);
-    dC(token / length, token % length, group, n) = static_cast<T>(c);
+    to_b = static_cast<T>(b);
+    to_c = static_cast<T>(c);
   }
 };
 

@@ -39,6 +39,7 @@ struct ScanBackwardCall : ScanInputs<T, Exec> {
   const V* boundary_gradients;
   V *states, *part_states, *run_states, *gradients;
   V *dB_sums, *dC_sums;  ///< null where dB and dC are final
+  std::int64_t begun_groups;
   V *dA_sums, *ddt_bias_sums, *dD_sums;
 
   HeadBlocks blocks;
@@ -244,11 +245,14 @@ class ScanBackwardTeam {
     }
   }
 
+  /// Whether heads of the group have been walked in another call.
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION bool is_begun() const { return group_ < call_.begun_groups; }
+
   KOKKOS_INLINE_FUNCTION void clear_group_gradients(const Strided<T, 4>& out, V* sums, std::int64_t first,
                                                     int count) const {
     tile::for_each(team_, count, call_.d_state, [&](int j, int n) {
       if (sums == nullptr) {
-        out(row_, first + j, group_, n) = T(0);
+        if (!is_begun()) out(row_, first + j, group_, n) = T(0);
       } else {
         sums[((row_ * call_.length + first + j) * call_.blocks.count() + block_) * call_.d_state + n] = V(0);
       }
@@ -258,7 +262,12 @@ class ScanBackwardTeam {
   /// dB or dC of a chunk, from its transpose: final, or partial sums.
   KOKKOS_INLINE_FUNCTION void store_group_gradients(const Strided<T, 4>& out, V* sums, std::int64_t first, int count,
                                                     Matrix<V> from) const {
-    if (sums == nullptr) {
+    if (sums == nullptr && is_begun()) {
+      tile::for_each(team_, count, call_.d_state, [&](int j, int n) {
+        T& to = out(row_, first + j, group_, n);
+        to = static_cast<T>(static_cast<V>(to) + from(n, j));
+      });
+    } else if (sums == nullptr) {
       tile::load(team_, call_.d_state, count, from,
                  Matrix<T>{&out(row_, first, group_, 0), out.stride[1], out.stride[3]}.transposed());
     } else {

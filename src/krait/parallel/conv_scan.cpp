@@ -142,15 +142,22 @@ SsdScanOptions scan_options(const SequenceOperatorConfig& config, const HeadPart
           .first_head = partition.first_head()};
 }
 
+/// The heads of a block, as those of a rank among more ranks.
+HeadPartition block_of(const HeadPartition& partition, std::int64_t k, std::int64_t blocks) {
+  const Place place{static_cast<int>(partition.rank() * blocks + k), static_cast<int>(partition.ranks() * blocks)};
+  return {place, partition.shape(), Divisibility::uneven};
+}
+
 }  // namespace
 
 template <Scalar T, class Exec>
 ConvScan<T, Exec>::ConvScan(const Exec& exec, const SequenceOperatorConfig& config, const HeadPartition& partition,
-                            std::int64_t batch, std::int64_t length, std::int64_t blocks)
+                            std::int64_t batch, std::int64_t length, std::int64_t blocks, std::int64_t backward_blocks)
     : config_(config),
       partition_(partition),
       batch_(batch),
       length_(length),
+      backward_blocks_(backward_blocks),
       conv_rows_(upload_table<typename Exec::memory_space>("krait::ConvScan::conv_rows",
                                                            partition.conv_sections().columns(partition.rank()))),
       conv_weight_(Kokkos::view_alloc(exec, Kokkos::WithoutInitializing, "krait::ConvScan::conv_weight"),
@@ -159,25 +166,26 @@ ConvScan<T, Exec>::ConvScan(const Exec& exec, const SequenceOperatorConfig& conf
                  partition.conv_channels_local()),
       A_(Kokkos::view_alloc(exec, Kokkos::WithoutInitializing, "krait::ConvScan::A"), partition.heads()) {
   if (partition.heads() == 0) return;
-  for (std::int64_t k = 0; k < blocks; ++k) {
-    const Place place{static_cast<int>(partition.rank() * blocks + k), static_cast<int>(partition.ranks() * blocks)};
-    const HeadPartition part(place, partition.shape(), Divisibility::uneven);
-    blocks_.push_back({.first_head = part.heads_begin(part.rank()) - partition.heads_begin(partition.rank()),
-                       .heads = part.heads(),
-                       .first_group = part.groups_begin(part.rank()) - partition.groups_begin(partition.rank()),
-                       .groups = part.groups(),
-                       .scan = {exec, scan_shape(config, part, batch, length), scan_options(config, part)}});
-  }
+  for (std::int64_t k = 0; k < blocks; ++k) blocks_.push_back(make_block<SsdScanPlan<T, Exec>>(exec, k, blocks));
 }
 
 template <Scalar T, class Exec>
-ConvScan<T, Exec>::Backward::Backward(const Exec& exec, const SsdScanShape& shape, const SsdScanOptions& options,
-                                      std::int64_t channels, std::int64_t taps)
-    : scan(Exec(), shape, options),  // for the whole machine, so that it needs what a query said
-      dconv_weight(Kokkos::view_alloc(exec, Kokkos::WithoutInitializing, "krait::ConvScan::dconv_weight"), channels,
+template <class Plan>
+auto ConvScan<T, Exec>::make_block(const Exec& exec, std::int64_t k, std::int64_t blocks) const -> Block<Plan> {
+  const HeadPartition part = block_of(partition_, k, blocks);
+  return {.first_head = part.heads_begin(part.rank()) - partition_.heads_begin(partition_.rank()),
+          .heads = part.heads(),
+          .first_group = part.groups_begin(part.rank()) - partition_.groups_begin(partition_.rank()),
+          .groups = part.groups(),
+          .scan = {exec, scan_shape(config_, part, batch_, length_), scan_options(config_, part)}};
+}
+
+template <Scalar T, class Exec>
+ConvScan<T, Exec>::Backward::Backward(const Exec& exec, std::int64_t heads, std::int64_t channels, std::int64_t taps)
+    : dconv_weight(Kokkos::view_alloc(exec, Kokkos::WithoutInitializing, "krait::ConvScan::dconv_weight"), channels,
                    taps),
       dconv_bias(Kokkos::view_alloc(exec, Kokkos::WithoutInitializing, "krait::ConvScan::dconv_bias"), channels),
-      dA(Kokkos::view_alloc(exec, Kokkos::WithoutInitializing, "krait::ConvScan::dA"), shape.heads) {}
+      dA(Kokkos::view_alloc(exec, Kokkos::WithoutInitializing, "krait::ConvScan::dA"), heads) {}
 
 template <Scalar T, class Exec>
 void ConvScan<T, Exec>::take_parameters(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters) const {
@@ -241,7 +249,7 @@ void ConvScan<T, Exec>::scan(const Exec& exec, const SequenceOperatorParameters<
                              const ConvScanTensors<T, Exec>& tensors, const SequenceRuns& runs,
                              std::int64_t block) const {
   if (blocks_.empty()) return;
-  const Block& part = blocks_[static_cast<std::size_t>(block)];
+  const auto& part = blocks_[static_cast<std::size_t>(block)];
   const Tensor<const T***, Exec> xBC = tensors.conv_out;
   const std::int64_t first = part.first_head * config_.head_dim;
   const std::int64_t width = part.heads * config_.head_dim;
@@ -329,27 +337,34 @@ void ConvScan<T, Exec>::summarize_backward(const Exec& exec, const SequenceOpera
 
 template <Scalar T, class Exec>
 std::size_t ConvScan<T, Exec>::backward_scratch_bytes() const {
-  if (!scratch_bytes_) scratch_bytes_ = backward_scratch_bytes(config_, partition_, batch_, length_);
+  if (!scratch_bytes_) scratch_bytes_ = backward_scratch_bytes(config_, partition_, batch_, length_, backward_blocks_);
   return *scratch_bytes_;
 }
 
 template <Scalar T, class Exec>
 std::size_t ConvScan<T, Exec>::backward_scratch_bytes(const SequenceOperatorConfig& config,
                                                       const HeadPartition& partition, std::int64_t batch,
-                                                      std::int64_t length) {
+                                                      std::int64_t length, std::int64_t blocks) {
   if (partition.heads() == 0) return 0;
-  const SsdScanBackwardPlan<T, Exec> scan(Exec(), scan_shape(config, partition, batch, length),
-                                          scan_options(config, partition));
-  const std::size_t convolution =
+  // One after the other.
+  std::size_t bytes =
       causal_conv1d_backward_workspace_bytes<T, Exec>(batch, length, partition.conv_channels_local(), config.d_conv);
-  return std::max(scan.workspace_bytes(), convolution);  // one after the other
+  for (std::int64_t k = 0; k < blocks; ++k) {
+    const HeadPartition part = block_of(partition, k, blocks);
+    const SsdScanBackwardPlan<T, Exec> scan(Exec(), scan_shape(config, part, batch, length),
+                                            scan_options(config, part));
+    bytes = std::max(bytes, scan.workspace_bytes());
+  }
+  return bytes;
 }
 
 template <Scalar T, class Exec>
 void ConvScan<T, Exec>::prepare_backward(const Exec& exec) {
   if (blocks_.empty() || backward_) return;
-  backward_.emplace(exec, scan_shape(config_, partition_, batch_, length_), scan_options(config_, partition_),
-                    partition_.conv_channels_local(), config_.d_conv);
+  backward_.emplace(exec, partition_.heads(), partition_.conv_channels_local(), config_.d_conv);
+  // For the whole machine, so that they need what a query said.
+  for (std::int64_t k = 0; k < backward_blocks_; ++k)
+    backward_->blocks.push_back(make_block<SsdScanBackwardPlan<T, Exec>>(Exec(), k, backward_blocks_));
 }
 
 template <Scalar T, class Exec>
@@ -365,37 +380,86 @@ void ConvScan<T, Exec>::scan_backward(const Exec& exec, const SequenceOperatorPa
                                       const SequenceOperatorGradients<T, Exec>& gradients,
                                       const ConvScanBackwardTensors<T, Exec>& tensors, const SequenceRuns& runs) const {
   if (!backward_) return;
-  if (batch_ * length_ == 0)  // sums of no terms, and tensors without memory look absent
-    return hand_on<T, Exec>(exec, tensors.dfinal_states, tensors.dstates);
   const std::int64_t channels = partition_.conv_channels_local();
   const std::int64_t inner = partition_.d_inner_local();
-  const std::int64_t states = partition_.group_width_local();
+  const std::int64_t states = 2 * partition_.group_width_local();
   const std::int64_t heads = partition_.heads();
-  const std::int64_t first = partition_.heads_begin(partition_.rank());
-  using Range = Kokkos::RangePolicy<Exec, Kokkos::IndexType<std::int64_t>>;
-
+  begin_backward(exec, parameters);
   Tensor<const T***, Exec> xBC = tensors.conv_out;
-  if (is_absent(xBC)) {
+  if (is_absent(xBC) && batch_ * length_ > 0) {
     convolve(exec, parameters,
-             {.input = tensors.input,
-              .map = tensors.map,
-              .conv_out = tensors.conv_memory,
-              .out = {},
-              .conv_states = tensors.conv_states},
+             ConvChannels<T, Exec>{.first = 0,
+                                   .x = columns(tensors.input, 0, channels),
+                                   .map = tensors.map,
+                                   .out = tensors.conv_memory,
+                                   .states = tensors.conv_states},
              runs);
     xBC = tensors.conv_memory;
-  } else {
-    take_parameters(exec, parameters);
   }
-  Kokkos::parallel_for("krait::ConvScan::clear_gradients", Range(exec, 0, channels),
-                       ClearGradients<A, Exec>{backward_->dconv_weight, backward_->dconv_bias, backward_->dA});
+  scan_backward(exec, parameters, gradients,
+                ScanHeadGradients<T, Exec>{.x = columns(xBC, 0, inner),
+                                           .BC = columns(xBC, inner, states),
+                                           .dt = columns(tensors.input, channels, heads),
+                                           .map = tensors.map,
+                                           .dout = tensors.dout,
+                                           .dx = columns(tensors.dconv_out, 0, inner),
+                                           .dBC = columns(tensors.dconv_out, inner, states),
+                                           .ddt = columns(tensors.dinput, channels, heads),
+                                           .scratch = tensors.scratch,
+                                           .states = tensors.states,
+                                           .dfinal_states = tensors.dfinal_states,
+                                           .dstates = tensors.dstates},
+                runs, 0);
+}
 
+template <Scalar T, class Exec>
+void ConvScan<T, Exec>::convolve_backward(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
+                                          const SequenceOperatorGradients<T, Exec>& gradients,
+                                          const ConvScanBackwardTensors<T, Exec>& tensors,
+                                          const SequenceRuns& runs) const {
+  if (!backward_) return;
+  const std::int64_t channels = partition_.conv_channels_local();
+  convolve_backward(exec, parameters,
+                    ConvChannelGradients<T, Exec>{.first = 0,
+                                                  .x = columns(tensors.input, 0, channels),
+                                                  .map = tensors.map,
+                                                  .dout = tensors.dconv_out,
+                                                  .dx = columns(tensors.dinput, 0, channels),
+                                                  .scratch = tensors.scratch,
+                                                  .states = tensors.conv_states,
+                                                  .dfinal_states = tensors.dfinal_conv_states,
+                                                  .dstates = tensors.dconv_states},
+                    runs);
+  end_backward(exec, gradients);
+}
+
+template <Scalar T, class Exec>
+void ConvScan<T, Exec>::begin_backward(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters) const {
+  if (!backward_) return;
+  using Range = Kokkos::RangePolicy<Exec, Kokkos::IndexType<std::int64_t>>;
+  take_parameters(exec, parameters);
+  Kokkos::parallel_for("krait::ConvScan::clear_gradients", Range(exec, 0, partition_.conv_channels_local()),
+                       ClearGradients<A, Exec>{backward_->dconv_weight, backward_->dconv_bias, backward_->dA});
+}
+
+template <Scalar T, class Exec>
+void ConvScan<T, Exec>::scan_backward(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
+                                      const SequenceOperatorGradients<T, Exec>& gradients,
+                                      const ScanHeadGradients<T, Exec>& tensors, const SequenceRuns& runs,
+                                      std::int64_t block) const {
+  if (!backward_) return;
+  if (batch_ * length_ == 0)  // sums of no terms, and tensors without memory look absent
+    return hand_on<T, Exec>(exec, tensors.dfinal_states, tensors.dstates);
+  const auto& [first_head, heads, first_group, groups, plan] = backward_->blocks[static_cast<std::size_t>(block)];
+  const std::int64_t B = first_group * config_.d_state;
+  const std::int64_t C = B + partition_.group_width_local();
+  const std::int64_t first = partition_.heads_begin(partition_.rank()) + first_head;
   SsdScanBackwardArguments<T, Exec> scan;
-  scan.x = blocks<const T, Exec>(xBC, 0, heads, config_.head_dim);
-  scan.B = blocks<const T, Exec>(xBC, inner, partition_.groups(), config_.d_state);
-  scan.C = blocks<const T, Exec>(xBC, inner + states, partition_.groups(), config_.d_state);
-  scan.dt = columns(tensors.input, channels, heads);
-  scan.A = A_;
+  scan.x = blocks<const T, Exec>(tensors.x, 0, heads, config_.head_dim);
+  scan.B = blocks<const T, Exec>(tensors.BC, B, groups, config_.d_state);
+  scan.C = blocks<const T, Exec>(tensors.BC, C, groups, config_.d_state);
+  scan.dt = tensors.dt;
+  scan.A = slice(Tensor<const A*, Exec>(A_), first_head, heads);
   scan.D = slice(parameters.D, first, heads);
   scan.D_per_channel = slice(parameters.D_per_channel, first, heads);
   scan.dt_bias = slice(parameters.dt_bias, first, heads);
@@ -405,49 +469,55 @@ void ConvScan<T, Exec>::scan_backward(const Exec& exec, const SequenceOperatorPa
   scan.dfinal_states = tensors.dfinal_states;
   scan.dinitial_states = tensors.dstates;
   scan.dout = blocks<const T, Exec>(tensors.dout, 0, heads, config_.head_dim);
-  scan.dx = blocks<T, Exec>(tensors.dconv_out, 0, heads, config_.head_dim);
-  scan.dB = blocks<T, Exec>(tensors.dconv_out, inner, partition_.groups(), config_.d_state);
-  scan.dC = blocks<T, Exec>(tensors.dconv_out, inner + states, partition_.groups(), config_.d_state);
-  scan.ddt = columns(tensors.dinput, channels, heads);
-  scan.dA = backward_->dA;
+  scan.dx = blocks<T, Exec>(tensors.dx, 0, heads, config_.head_dim);
+  scan.dB = blocks<T, Exec>(tensors.dBC, B, groups, config_.d_state);
+  scan.dC = blocks<T, Exec>(tensors.dBC, C, groups, config_.d_state);
+  if (block > 0) {
+    const auto& before = backward_->blocks[static_cast<std::size_t>(block - 1)];
+    scan.begun_groups = before.first_group + before.groups - first_group;
+  }
+  scan.ddt = tensors.ddt;
+  scan.dA = slice(Tensor<A*, Exec>(backward_->dA), first_head, heads);
   scan.dD = slice(gradients.D, first, heads);
   scan.dD_per_channel = slice(gradients.D_per_channel, first, heads);
   scan.ddt_bias = slice(gradients.dt_bias, first, heads);
   scan.workspace = tensors.scratch;
-  ssd_scan_backward(exec, backward_->scan, scan, runs);
+  ssd_scan_backward(exec, plan, scan, runs);
 }
 
 template <Scalar T, class Exec>
 void ConvScan<T, Exec>::convolve_backward(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
-                                          const SequenceOperatorGradients<T, Exec>& gradients,
-                                          const ConvScanBackwardTensors<T, Exec>& tensors,
+                                          const ConvChannelGradients<T, Exec>& channels,
                                           const SequenceRuns& runs) const {
   if (!backward_) return;
-  if (batch_ * length_ == 0) return hand_on<T, Exec>(exec, tensors.dfinal_conv_states, tensors.dconv_states);
-  const std::int64_t channels = partition_.conv_channels_local();
-  const std::int64_t first = partition_.heads_begin(partition_.rank());
+  if (batch_ * length_ == 0) return hand_on<T, Exec>(exec, channels.dfinal_states, channels.dstates);
+  const auto count = static_cast<std::int64_t>(channels.x.extent(2));
   const bool with_bias = !is_absent(parameters.conv_bias);
-  using Range = Kokkos::RangePolicy<Exec, Kokkos::IndexType<std::int64_t>>;
   CausalConv1dBackwardArguments<T, Exec> convolution;
-  convolution.x = columns(tensors.input, 0, channels);
-  convolution.weight = conv_weight_;
-  if (with_bias) convolution.bias = conv_bias_;
+  convolution.x = channels.x;
+  convolution.weight = slice(Tensor<const A**, Exec>(conv_weight_), channels.first, count);
+  if (with_bias) convolution.bias = slice(Tensor<const A*, Exec>(conv_bias_), channels.first, count);
   convolution.activation = config_.activation;
-  convolution.x_map = tensors.map;
-  convolution.initial_states = tensors.conv_states;
-  convolution.dfinal_states = tensors.dfinal_conv_states;
-  convolution.dinitial_states = tensors.dconv_states;
-  convolution.dout = tensors.dconv_out;
-  convolution.dx = columns(tensors.dinput, 0, channels);
-  convolution.dweight = backward_->dconv_weight;
-  if (with_bias) convolution.dbias = backward_->dconv_bias;
-  convolution.workspace = tensors.scratch;
+  convolution.x_map = channels.map;
+  convolution.initial_states = channels.states;
+  convolution.dfinal_states = channels.dfinal_states;
+  convolution.dinitial_states = channels.dstates;
+  convolution.dout = channels.dout;
+  convolution.dx = channels.dx;
+  convolution.dweight = slice(Tensor<A**, Exec>(backward_->dconv_weight), channels.first, count);
+  if (with_bias) convolution.dbias = slice(Tensor<A*, Exec>(backward_->dconv_bias), channels.first, count);
+  convolution.workspace = channels.scratch;
   causal_conv1d_backward(exec, convolution, runs);
+}
 
-  Kokkos::parallel_for(
-      "krait::ConvScan::add_gradients", Range(exec, 0, channels),
-      AddGradients<A, Exec>{backward_->dconv_weight, backward_->dconv_bias, backward_->dA, A_, conv_rows_, first,
-                            gradients.conv_weight, gradients.conv_bias, gradients.A_log});
+template <Scalar T, class Exec>
+void ConvScan<T, Exec>::end_backward(const Exec& exec, const SequenceOperatorGradients<T, Exec>& gradients) const {
+  if (!backward_) return;
+  using Range = Kokkos::RangePolicy<Exec, Kokkos::IndexType<std::int64_t>>;
+  Kokkos::parallel_for("krait::ConvScan::add_gradients", Range(exec, 0, partition_.conv_channels_local()),
+                       AddGradients<A, Exec>{backward_->dconv_weight, backward_->dconv_bias, backward_->dA, A_,
+                                             conv_rows_, partition_.heads_begin(partition_.rank()),
+                                             gradients.conv_weight, gradients.conv_bias, gradients.A_log});
 }
 
 template <Scalar T, class Exec>

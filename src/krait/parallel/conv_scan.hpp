@@ -93,6 +93,43 @@ struct ConvScanBackwardTensors {
   /// \}
 };
 
+/// Some of them by themselves.
+/// \{
+
+/// Neighbouring channels of a convolution: the first of them, as a number among the rank's channels x | B | C.
+template <Scalar T, class Exec>
+struct ConvChannelGradients {
+  std::int64_t first;
+  Tensor<const T***, Exec> x;             ///< (b, places, channels)
+  Tensor<const std::int64_t*, Exec> map;  ///< as in ConvScanTensors
+  Tensor<const T***, Exec> dout;          ///< (b, L, channels), in order of tokens
+  Tensor<T***, Exec> dx;                  ///< (b, places, channels), overwritten
+  Tensor<std::byte*, Exec> scratch;       ///< backward_scratch_bytes()
+  MixedTensor<T, 3, Exec> states = {};    ///< (n, channels, d_conv - 1), and so below
+  MixedTensor<T, 3, Exec> dfinal_states = {};
+  Tensor<accumulator_t<T>***, Exec> dstates = {};
+};
+
+/// Heads of a scan, those of a block.
+template <Scalar T, class Exec>
+struct ScanHeadGradients {
+  Tensor<const T***, Exec> x;   ///< (b, L, heads of head_dim)
+  Tensor<const T***, Exec> BC;  ///< (b, L, B | C), of all groups of the rank
+  Tensor<const T***, Exec> dt;  ///< (b, places, heads)
+  Tensor<const std::int64_t*, Exec> map;
+  Tensor<const T***, Exec> dout;  ///< (b, places, heads of head_dim)
+  Tensor<T***, Exec> dx;          ///< (b, L, heads of head_dim), overwritten
+  /// (b, L, B | C), of all groups of the rank: overwritten, but what blocks before this one have left of a group that
+  /// they share with it is added to
+  Tensor<T***, Exec> dBC;
+  Tensor<T***, Exec> ddt;               ///< (b, places, heads), overwritten
+  Tensor<std::byte*, Exec> scratch;     ///< backward_scratch_bytes()
+  MixedTensor<T, 4, Exec> states = {};  ///< (n, heads, head_dim, d_state), and so below
+  MixedTensor<T, 4, Exec> dfinal_states = {};
+  Tensor<accumulator_t<T>****, Exec> dstates = {};
+};
+/// \}
+
 /// Maps of segments, as ssd_scan_summarize() writes them; m of them. Run i of those summarized has number slots(i).
 template <Scalar T, class Exec>
 struct ConvScanMaps {
@@ -118,8 +155,9 @@ class ConvScan {
  public:
   /// \param blocks  of the rank's heads, which may then be scanned and summarized one by one; block k of n is the share
   ///                that rank n r + k of n P ranks would have
+  /// \param backward_blocks  the same of a backward
   ConvScan(const Exec& exec, const SequenceOperatorConfig& config, const HeadPartition& partition, std::int64_t batch,
-           std::int64_t length, std::int64_t blocks = 1);
+           std::int64_t length, std::int64_t blocks = 1, std::int64_t backward_blocks = 1);
 
   void run(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
            const ConvScanTensors<T, Exec>& tensors, const SequenceRuns& runs) const;
@@ -160,7 +198,7 @@ class ConvScan {
                     const SequenceOperatorGradients<T, Exec>& gradients,
                     const ConvScanBackwardTensors<T, Exec>& tensors, const SequenceRuns& runs) const;
 
-  /// \name The steps of run_backward()
+  /// \name The steps of run_backward(), of an object whose backward has one block
   /// \{
   void scan_backward(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
                      const SequenceOperatorGradients<T, Exec>& gradients,
@@ -169,6 +207,19 @@ class ConvScan {
   void convolve_backward(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
                          const SequenceOperatorGradients<T, Exec>& gradients,
                          const ConvScanBackwardTensors<T, Exec>& tensors, const SequenceRuns& runs) const;
+  /// \}
+
+  /// \name The same by blocks: scans in ascending order, a convolution when the gradients of its outputs are complete
+  /// \{
+  /// Before all. Keeps the parameters as take_parameters() does.
+  void begin_backward(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters) const;
+  void scan_backward(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
+                     const SequenceOperatorGradients<T, Exec>& gradients, const ScanHeadGradients<T, Exec>& heads,
+                     const SequenceRuns& runs, std::int64_t block) const;
+  void convolve_backward(const Exec& exec, const SequenceOperatorParameters<T, Exec>& parameters,
+                         const ConvChannelGradients<T, Exec>& channels, const SequenceRuns& runs) const;
+  /// Behind all. Adds the gradients of the convolution's parameters and of A_log to the full ones.
+  void end_backward(const Exec& exec, const SequenceOperatorGradients<T, Exec>& gradients) const;
   /// \}
 
   /// Gradients of the convolution's inputs alone, in tensors of their own. After scan_backward(), which prepares the
@@ -182,7 +233,7 @@ class ConvScan {
   /// Bytes of `scratch` in run_backward(); also of an object that there is not yet.
   [[nodiscard]] std::size_t backward_scratch_bytes() const;
   static std::size_t backward_scratch_bytes(const SequenceOperatorConfig& config, const HeadPartition& partition,
-                                            std::int64_t batch, std::int64_t length);
+                                            std::int64_t batch, std::int64_t length, std::int64_t blocks = 1);
 
  private:
   using A = accumulator_t<T>;
@@ -190,30 +241,34 @@ class ConvScan {
   using Vector = Kokkos::View<A*, typename Exec::memory_space>;
 
   /// Heads of the rank that are scanned together: number among the rank's heads, and first group among its groups.
+  template <class Plan>
   struct Block {
     std::int64_t first_head;
     std::int64_t heads;
     std::int64_t first_group;
     std::int64_t groups;
-    SsdScanPlan<T, Exec> scan;
+    Plan scan;
   };
 
-  /// Plan and compact gradients, to be added to the full ones.
+  /// Plans, and compact gradients, to be added to the full ones.
   struct Backward {
-    SsdScanBackwardPlan<T, Exec> scan;
+    std::vector<Block<SsdScanBackwardPlan<T, Exec>>> blocks;
     Matrix dconv_weight;
     Vector dconv_bias;
     Vector dA;
 
-    Backward(const Exec& exec, const SsdScanShape& shape, const SsdScanOptions& options, std::int64_t channels,
-             std::int64_t taps);
+    Backward(const Exec& exec, std::int64_t heads, std::int64_t channels, std::int64_t taps);
   };
+
+  template <class Plan>
+  [[nodiscard]] Block<Plan> make_block(const Exec& exec, std::int64_t k, std::int64_t blocks) const;
 
   SequenceOperatorConfig config_;
   HeadPartition partition_;
   std::int64_t batch_;
   std::int64_t length_;
-  std::vector<Block> blocks_;  ///< none on a rank without heads
+  std::int64_t backward_blocks_;
+  std::vector<Block<SsdScanPlan<T, Exec>>> blocks_;  ///< none on a rank without heads
   std::optional<Backward> backward_;
   mutable std::optional<std::size_t> scratch_bytes_;  ///< asked for in every call, so found once
   // Slices of the parameters for this rank's heads, refreshed at every call: the full ones may have changed.

@@ -9,6 +9,19 @@
 
 namespace krait {
 
+namespace impl {
+template <Scalar T, class Exec>
+struct HiddenExchanges;
+template <Scalar T, class Exec>
+struct HiddenPlan;
+template <Scalar T, class Exec>
+struct HiddenBlocks;
+template <Scalar T, class Exec>
+struct HiddenSaved;
+template <Scalar T, class Exec>
+struct HiddenGradientBlocks;
+}  // namespace impl
+
 /// Tokens for heads and back (all-to-all). One exchange gives every rank the whole sequence of its share of the heads,
 /// where convolution and scan run as on one rank; a second one brings the outputs home. The gate z never leaves its
 /// rank.
@@ -17,14 +30,18 @@ namespace krait {
 ///     rank 1  tokens 2 3 4 5, all heads   ==>    tokens 0..7, heads 2 3   ==>    tokens 2 3 4 5, all heads
 ///                                        enter        conv, scan         leave
 ///
-/// A forward may cut the share of every rank in blocks of heads, SequenceOperatorConfig::head_blocks (head_blocks.hpp
-/// says what is taken when that is 0): the second travels there while the first is convolved and scanned, and the first
-/// travels back while the second is. B and C come with the first. The same bits and bytes in as many more messages.
-/// Ranks must have the same number of blocks, else the first call throws LayoutError.
+/// The backward goes the same way: what entered is entered again together with dy, or only dy where the forward saved
+/// the rest; the gradients of x, B, C and dt come home, where the parts of a group that ranks share are added up. So
+/// both directions have two collectives.
 ///
-/// The backward goes the same way, all heads at once: what entered is entered again together with dy, or only dy where
-/// the forward saved the rest; the gradients of x, B, C and dt come home, where the parts of a group that ranks share
-/// are added up. So both directions have two collectives, or in a forward two for each block.
+/// Both may cut the share of every rank in blocks of heads, SequenceOperatorConfig::head_blocks (head_blocks.hpp says
+/// what is taken when that is 0): the second travels there while the first is convolved and scanned, and the first
+/// travels back while the second is. The same bytes in more messages. Ranks must have the same number of blocks, else
+/// the first call throws LayoutError.
+///
+/// In a forward B and C come with the first block, and the bits are the same. In a backward they travel by themselves:
+/// there before all blocks, their gradients back behind them, since each block adds its own. The part of a group that
+/// blocks share is added up in ascending order of blocks, each sum rounded to T; all else has the same bits.
 ///
 /// Counterpart upstream: Megatron-LM's and NeMo's MambaContextParallel; here one exchange each way instead of five and
 /// one, for any layout, batch and rank count.
@@ -57,7 +74,8 @@ class HiddenParallel final : public SequenceOperator<T, Exec> {
                                                      std::int64_t batch, Saving saving,
                                                      bool overwrite_dy) const override;
 
-  /// Two collectives on the context.
+  /// Two collectives on the context; with several blocks of heads as many of each and one more, or with Saving::full
+  /// one more of the second only.
   void backward(const Exec& exec, const Communicator& context, const SequenceLayout& layout,
                 const DocumentMap& documents, const SequenceOperatorParameters<T, Exec>& parameters,
                 const SequenceOperatorGradients<T, Exec>& gradients,
@@ -84,14 +102,17 @@ class HiddenParallel final : public SequenceOperator<T, Exec> {
   [[nodiscard]] HeadPartition partition(const Place& context) const;
 
  private:
-  struct Exchanges;
-  struct Blocks;
-  struct SavedBlocks;
-  struct BackwardBlocks;
-  struct Plan;
-  [[nodiscard]] Blocks blocks_for(const Communicator& context, const SequenceLayout& layout, std::int64_t batch) const;
-  [[nodiscard]] BackwardBlocks backward_blocks_for(const Communicator& context, const SequenceLayout& layout,
-                                                   std::int64_t batch, Saving saving) const;
+  using Exchanges = impl::HiddenExchanges<T, Exec>;
+  using Plan = impl::HiddenPlan<T, Exec>;
+  using Blocks = impl::HiddenBlocks<T, Exec>;
+  using Saved = impl::HiddenSaved<T, Exec>;
+  using GradientBlocks = impl::HiddenGradientBlocks<T, Exec>;
+  /// use(what exchanges there are).
+  template <class Use>
+  auto with_exchanges(const Communicator& context, const SequenceLayout& layout, std::int64_t batch,
+                      const Use& use) const;
+  [[nodiscard]] GradientBlocks gradient_blocks(const Communicator& context, const SequenceLayout& layout,
+                                               std::int64_t batch, Saving saving) const;
   Plan& plan_for(const Exec& exec, const SequenceLayout& layout, std::int64_t batch);
 
   SequenceOperatorConfig config_;

@@ -274,7 +274,7 @@ Prediction hidden_parallel(const Model& model) {
   const std::optional<HeadPartition> heads = partition_of(model, result.impossible);
   if (!heads) return result;
 
-  // Widths of the blocks of heads of a forward, then of all heads.
+  // Widths of the blocks of heads of a forward, then of the parts of a backward, then of all heads.
   const std::int64_t blocks = impl::shared_head_blocks(model.config, model.sharding.ranks(), model.work.on_device);
   const auto inner_of = [&](std::int64_t k) {
     return [&heads, k, blocks](int r) { return heads->block(r, k, blocks).count * heads->shape().head_dim; };
@@ -288,26 +288,48 @@ Prediction hidden_parallel(const Model& model) {
       return channels(r) + heads->block(r, k, blocks).count;
     };
   };
+  const bool lean = model.work.saving == Saving::lean;
+  const std::int64_t parts = HeadPartition::backward_parts(blocks);
+  const auto heads_in = [&](std::int64_t k, int r) {
+    return k < blocks ? heads->block(r, k, blocks).count : std::int64_t{0};
+  };
+  const auto gradients_of = [&](std::int64_t k) {  // of x | B | C | dt
+    return [&heads, &heads_in, k, parts](int r) {
+      return heads_in(k, r) * (heads->shape().head_dim + 1) + (k + 1 == parts ? 2 * heads->group_width_local(r) : 0);
+    };
+  };
+  const auto entering_of = [&](std::int64_t k) {
+    return [&heads, &heads_in, k, lean, gradients = gradients_of(k)](int r) {
+      return (lean ? gradients(r) : 0) + heads_in(k, r) * heads->shape().head_dim;
+    };
+  };
   const auto projection = [&](int r) { return heads->projection_width_local(r, false); };
-  const auto inner = [&](int r) { return heads->d_inner_local(r); };
-  const auto both = [&](int r) { return projection(r) + inner(r); };
   const auto sum = [&](const auto& width) {
     std::int64_t all = 0;
     for (int r = 0; r < model.ranks(); ++r) all += width(r);
     return all;
   };
-  const bool lean = model.work.saving == Saving::lean;
   const bool backward = model.work.backward;
   std::vector<Sent> exchanges;
   for (std::int64_t k = 0; k < blocks; ++k) {
     exchanges.push_back(to_heads(model, projection_of(k)));
     exchanges.push_back(to_sequence(model, inner_of(k)));
   }
-  double under_way = 0;
-  for (const Sent& exchange : exchanges) under_way += model.network_seconds(exchange);
-  if (backward) {
-    exchanges.push_back(lean ? to_heads(model, both) : to_heads(model, inner));
-    exchanges.push_back(to_sequence(model, projection));
+  const auto seconds_from = [&](std::size_t first) {
+    double seconds = 0;
+    for (std::size_t i = first; i < exchanges.size(); ++i) seconds += model.network_seconds(exchanges[i]);
+    return seconds;
+  };
+  const double under_way = seconds_from(0);
+  const std::size_t of_forward = exchanges.size();
+  for (std::int64_t k = 0; backward && k < blocks; ++k) {
+    exchanges.push_back(to_heads(model, entering_of(k)));
+    exchanges.push_back(to_sequence(model, gradients_of(k)));
+  }
+  const double under_way_backward = seconds_from(of_forward);
+  if (backward && parts > blocks) {  // B and C by themselves
+    if (lean) exchanges.push_back(to_heads(model, entering_of(blocks)));
+    exchanges.push_back(to_sequence(model, gradients_of(blocks)));
   }
 
   // The rank with most of everything; with heads shared out evenly there is one.
@@ -334,13 +356,12 @@ Prediction hidden_parallel(const Model& model) {
     result.seconds += static_cast<double>(model.number() * tokens * columns) / model.machine.pack_bandwidth;
   }
   Sent sent(model.sharding.ranks());
-  for (const Sent& exchange : exchanges) {
-    sent.add(exchange);
-    result.seconds += model.network_seconds(exchange);
-  }
-  // Forward, what all blocks but one send each way travels beside work.
+  for (const Sent& exchange : exchanges) sent.add(exchange);
+  // What all blocks but one send each way travels beside work.
   const double work = model.forward_seconds(length, most_heads, most_channels);
-  result.seconds -= std::min(under_way, work) * static_cast<double>(blocks - 1) / static_cast<double>(blocks);
+  const double work_backward = model.layer_seconds(length, most_heads, most_channels) - work;
+  result.seconds += seconds_from(0) - (std::min(under_way, work) + std::min(under_way_backward, work_backward)) *
+                                          static_cast<double>(blocks - 1) / static_cast<double>(blocks);
   result.bytes_sent_per_rank = sent.most_bytes();
   result.messages = sent.most_messages();
 
@@ -349,11 +370,12 @@ Prediction hidden_parallel(const Model& model) {
     return result;
   }
   // The blocks of HiddenParallel, which lie in the tensors of its caller as far as these reach. First the forward.
-  const auto of_blocks = [&](const auto& size) {
+  const auto of_parts = [&](std::int64_t count, const auto& size) {
     std::vector<std::int64_t> sizes;
-    for (std::int64_t k = 0; k < blocks; ++k) sizes.push_back(size(k));
+    for (std::int64_t k = 0; k < count; ++k) sizes.push_back(size(k));
     return sizes;
   };
+  const auto of_blocks = [&](const auto& size) { return of_parts(blocks, size); };
   const impl::Relay exchanged(of_blocks([&](std::int64_t k) { return tokens * sum(projection_of(k)); }),
                               of_blocks([&](std::int64_t k) { return length * most(channels_of(k)); }));
   const impl::Relay arrived(of_blocks([&](std::int64_t k) { return length * most(projection_of(k)); }),
@@ -362,12 +384,19 @@ Prediction hidden_parallel(const Model& model) {
       std::max(tokens * in, arrived.size) + std::max(tokens * out, length * most_inner) + exchanged.size;
   if (backward) {
     const std::int64_t saved = lean ? 0 : length * (widest + most_channels);
-    const std::int64_t entering = lean ? packed + out : out;
-    const std::int64_t arriving = lean ? widest + most_inner : most_inner;
-    const std::int64_t first = length * widest;
-    const std::int64_t second = std::max(length * most_channels, tokens * entering - first);
-    const std::int64_t gradients = std::max({tokens * out, length * arriving, tokens * packed});
-    memory = std::max(memory + saved, 2 * tokens * in + saved + gradients + first + second);
+    const auto channels_in = [&](std::int64_t k) {
+      return [&heads_in, k, gradients = gradients_of(k)](int r) { return gradients(r) - heads_in(k, r); };
+    };
+    const auto last_first = [&](std::int64_t turn) { return (turn + parts - 1) % parts; };  // B and C enter first
+    const impl::Relay worked_on(
+        of_parts(parts, [&](std::int64_t turn) { return tokens * sum(entering_of(last_first(turn))); }),
+        of_parts(parts, [&](std::int64_t turn) {
+          return length * (most(gradients_of(last_first(turn))) + most(channels_in(last_first(turn))));
+        }));
+    const impl::Relay gradients(of_parts(parts, [&](std::int64_t k) { return length * most(entering_of(k)); }),
+                                of_parts(parts, [&](std::int64_t k) { return tokens * sum(gradients_of(k)); }));
+    memory =
+        std::max(memory + saved, 2 * tokens * in + saved + std::max(tokens * out, gradients.size) + worked_on.size);
   }
   result.memory_bytes_per_rank = model.number() * memory;
   return result;

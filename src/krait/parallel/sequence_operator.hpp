@@ -39,10 +39,11 @@ struct SequenceOperatorConfig {
   Divisibility divisibility = Divisibility::strict;
   /// How Strategy::state_passing exchanges states; the others have none to exchange.
   StateExchange state_exchange = StateExchange::automatic;
-  /// Blocks of heads in which a forward works, and the exchanges of states: what one needs or makes travels while
-  /// others are worked on. Equal on all ranks. 0: Strategy::state_passing takes two where messages remain large and the
-  /// threads equally busy, Strategy::hidden_parallel two on a device where every rank has 8 heads or more, else one.
-  /// The latter never takes more than every rank has heads.
+  /// Blocks of heads in which exchanges and the work between them go (the backward of Strategy::state_passing scans all
+  /// at once): what one block needs or makes travels while others are worked on. Equal on all ranks. 0:
+  /// Strategy::state_passing takes two where messages remain large and the threads equally busy,
+  /// Strategy::hidden_parallel two on a device where every rank has 8 heads or more, else one. The latter never takes
+  /// more than every rank has heads.
   std::int64_t head_blocks = 0;
 
   [[nodiscard]] std::int64_t d_inner() const { return heads * head_dim; }
