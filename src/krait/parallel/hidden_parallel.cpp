@@ -1,33 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include <krait/parallel/hidden_parallel.hpp>
 
-#include <algorithm>
-#include <utility>
+#include <memory>
+#include <string>
 #include <vector>
 
 #include <krait/core/instantiate.hpp>
-#include <krait/core/row_loop.hpp>
 #include <krait/layout/redistribution.hpp>
 #include <krait/parallel/hidden_parallel_backward.hpp>
+#include <krait/parallel/hidden_parallel_forward.hpp>
 #include <krait/parallel/hidden_parallel_memory.hpp>
 #include <krait/parallel/hidden_parallel_plan.hpp>
 #include <krait/parallel/operator_checks.hpp>
 
 namespace krait {
-namespace {
-
-/// Columns of a part, kept among those of all. Token row q is row q % rows of place q / rows.
-template <class T, class Exec>
-struct KeepColumns {
-  Tensor<const T***, Exec> from;
-  Tensor<T***, Exec> to;
-  std::int64_t rows;
-  KOKKOS_FUNCTION void operator()(std::int64_t q, std::int64_t column) const {
-    to(q % rows, q / rows, column) = from(q % rows, q / rows, column);
-  }
-};
-
-}  // namespace
 
 template <Scalar T, class Exec>
 HiddenParallel<T, Exec>::HiddenParallel(const SequenceOperatorConfig& config) : config_(config), agreed_(config) {
@@ -111,13 +97,12 @@ void HiddenParallel<T, Exec>::forward(const Exec& exec, const Communicator& cont
   const Kokkos::Profiling::ScopedRegion region("krait::HiddenParallel::forward");
   const std::string function = "krait::HiddenParallel::forward";
   const std::int64_t batch = documents.rows();
-  const bool in_place = arguments.overwrites_input();
   impl::SharedValue head_blocks{"the blocks of heads", 0};
   const auto check = [&] {
     layout.require_match(function, context.place());
     impl::check_operator_call(function, config_, context, layout, documents, parameters, arguments,
-                              workspace_bytes(context, layout, batch, in_place), room(context, layout, batch),
-                              saved_bytes(context, layout, batch, arguments.saving));
+                              workspace_bytes(context, layout, batch, arguments.overwrites_input()),
+                              room(context, layout, batch), saved_bytes(context, layout, batch, arguments.saving));
     // Here, so that a rank that cannot have a plan, or its memory, does not leave the others waiting.
     Plan& plan = plan_for(exec, layout, batch);
     if (!is_absent(arguments.initial.conv) || !is_absent(arguments.final.conv))
@@ -125,105 +110,7 @@ void HiddenParallel<T, Exec>::forward(const Exec& exec, const Communicator& cont
     head_blocks.value = plan.blocks();
   };
   agreed_(context, function.c_str(), layout, documents, check, &head_blocks);
-  Plan& plan = slot_.plan();
-  const HeadPartition& partition = plan.partition;
-
-  using Part = impl::HeadPart<T, Exec>;
-  const Blocks blocks(plan);
-  const Saved saved(plan);
-  const bool keep = arguments.saving == Saving::full && !is_absent(arguments.saved);
-  T* const exchange = reinterpret_cast<T*>(arguments.workspace.data());
-  T* const block = in_place ? arguments.xBCdt.data() : exchange + blocks.exchange.size;
-  T* const y_out = in_place ? arguments.y.data() : block + blocks.arrival.size;
-  T* const saved_arrival = keep ? reinterpret_cast<T*>(arguments.saved.data() + saved.arrival) : nullptr;
-  T* const saved_conv = keep ? reinterpret_cast<T*>(arguments.saved.data() + saved.conv_out) : nullptr;
-  const auto index = [](const Part& part) { return static_cast<std::size_t>(part.number); };
-  // All of one part is all there is, and may arrive where it is kept.
-  T* const arrival = keep && plan.parts.size() == 1 ? saved_arrival : block;
-  const auto packed = [&](const Part& part) {
-    return impl::flat<T, Exec>(exchange + blocks.exchange.old_begin[index(part)], part.enter.sequence_buffer_size());
-  };
-  const auto arrived = [&](const Part& part) {
-    const std::int64_t begin = arrival == block ? blocks.arrival.old_begin[index(part)] : 0;
-    return impl::flat<T, Exec>(arrival + begin, part.enter.heads_buffer_size());
-  };
-  const auto leaving = [&](const Part& part) {
-    return impl::flat<T, Exec>(y_out + blocks.y_begin[index(part)], part.leave.heads_buffer_size());
-  };
-  const auto home = [&](const Part& part) {
-    return impl::flat<T, Exec>(block + blocks.arrival.new_begin[index(part)], part.leave.sequence_buffer_size());
-  };
-
-  // In place, parts arrive where the input is, so that all of it is packed before the first one travels; and they are
-  // unpacked to where others leave from, so that all are home before. Otherwise each goes its own way.
-  std::vector<Request> entering;
-  const auto enter = [&](const Part& part) {
-    entering.push_back(part.enter.send_to_heads(plan.side(part.number, exec), context, packed(part), arrived(part)));
-  };
-  for (const Part& part : plan.parts) {
-    part.enter.pack(exec, arguments.xBCdt, packed(part));
-    if (!in_place) enter(part);
-  }
-  if (in_place) std::for_each(plan.parts.begin(), plan.parts.end(), enter);
-
-  const std::int64_t states = documents.documents();
-  const auto initial_conv = plan.initial_conv(exec, arguments.initial.conv);
-  const auto initial_ssm = plan.states.heads(arguments.initial.ssm);
-  Tensor<T***, Exec> final_conv;
-  if (!is_absent(arguments.final.conv)) final_conv = plan.states.template second<T>(states);
-  if (!is_absent(arguments.final.ssm)) Kokkos::deep_copy(exec, arguments.final.ssm, accumulator_t<T>(0));
-  const auto final_ssm = plan.states.heads(arguments.final.ssm);
-  plan.whole.take_parameters(exec, parameters);
-
-  const auto map = impl::map_of<Exec>(layout);
-  const std::int64_t states_width = 2 * partition.group_width_local();
-  Tensor<const T***, Exec> BC;
-  std::vector<Request> gone;
-  for (const Part& part : plan.parts) {
-    entering[index(part)].wait_on(exec);
-    const Tensor<const T***, Exec> input =
-        plan.alone() ? Tensor<const T***, Exec>(arguments.xBCdt) : part.enter.heads_view(arrived(part));
-    if (keep && arrival == block) {
-      const auto whole = impl::heads_tensor(saved_arrival, plan, plan.input_width());
-      for (const auto& [column, local, count] : part.columns)
-        impl::for_rows(
-            "krait::HiddenParallel::keep_arrival", exec, plan.places(), count,
-            KeepColumns<T, Exec>{impl::columns(input, local, count), impl::columns(whole, column, count), batch});
-    }
-    // In the order of this part's own columns, or of all, which a backward reads.
-    const auto conv_out =
-        keep ? impl::conv_tensor(saved_conv, plan, partition.conv_channels_local())
-             : impl::conv_tensor(exchange + blocks.exchange.new_begin[index(part)], plan, part.channels);
-    for (const auto& [column, local, count] : part.conv)
-      plan.whole.convolve(exec, parameters,
-                          impl::ConvChannels<T, Exec>{.first = column,
-                                                      .x = impl::columns(input, local, count),
-                                                      .map = map,
-                                                      .out = impl::columns(conv_out, keep ? column : local, count),
-                                                      .states = impl::part_of(initial_conv, column, count),
-                                                      .final_states = impl::part_of(final_conv, column, count)},
-                          documents.runs());
-    if (part.number == 0) BC = impl::columns(conv_out, keep ? partition.d_inner_local() : part.inner, states_width);
-    const std::int64_t x = keep ? part.heads.begin * config_.head_dim : 0;
-    plan.whole.scan(
-        exec, parameters,
-        impl::ScanHeads<T, Exec>{.x = impl::columns(conv_out, x, part.inner),
-                                 .BC = BC,
-                                 .dt = impl::columns(input, part.channels, part.heads.count),
-                                 .map = map,
-                                 .out = part.leave.leave_target(arguments.y, leaving(part)),
-                                 .states = impl::part_of(initial_ssm, part.heads.begin, part.heads.count),
-                                 .final_states = impl::part_of(final_ssm, part.heads.begin, part.heads.count)},
-        documents.runs(), part.number);
-    gone.push_back(part.leave.send_to_sequence(plan.side(part.number, exec), context, leaving(part), home(part)));
-  }
-  if (!is_absent(arguments.final.conv)) plan.states.put(exec, final_conv, arguments.final.conv);
-  if (in_place)
-    for (Request& request : gone) request.wait_on(exec);
-  for (const Part& part : plan.parts) {
-    gone[index(part)].wait_on(exec);
-    part.leave.unpack_part(exec, home(part), arguments.y);
-  }
+  impl::HiddenForward<T, Exec>(exec, context, slot_.plan(), layout, documents, parameters, arguments).run();
 }
 
 template <Scalar T, class Exec>
