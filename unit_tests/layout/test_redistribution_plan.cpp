@@ -432,7 +432,7 @@ TEST(RedistributionPlan, OffsetsBeyond32Bits) {  // defect 20
     Kokkos::View<krait::impl::BufferPiece*> pieces("krait::test::pieces", 1);
     pieces(0) = {1, 1, stride * tokens, stride};
     const krait::impl::BufferCopy<bfloat16, Exec> copy{
-        pieces, krait::impl::TokenRows<const bfloat16>::of(far), data, 1, 0, 2};
+        pieces, krait::impl::TokenRows<const bfloat16>::of(far), data, {}, 1, 0, 2};
     krait::impl::run_copy("krait::test::copy", exec, copy, tokens, 0);
     exec.fence("krait::test: copied");
     for (std::int64_t t = 0; t < tokens; ++t) EXPECT_EQ(float(data[(tokens + t) * stride]), float(10 * t + 1));
