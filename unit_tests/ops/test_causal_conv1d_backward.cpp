@@ -195,6 +195,8 @@ TYPED_TEST(CausalConv1dBackward, EveryArrangementMatchesTheReference) {
     for (const std::int64_t taps : {2, 3, 4, 7}) {
       SCOPED_TRACE(testing::Message() << static_cast<int>(arrangement) << ' ' << taps);
       ConvBackward<TypeParam>(packed_runs(), 33, taps, States::narrow, arrangement).expect_reference(packed_runs());
+      ConvBackward<TypeParam>(packed_runs(), 40, taps, States::narrow, arrangement).expect_reference(packed_runs());
+      ConvBackward<TypeParam>(packed_runs(), 16, taps, States::wide, arrangement).expect_reference(packed_runs());
     }
   }
 }
@@ -205,6 +207,7 @@ TYPED_TEST(CausalConv1dBackward, LengthsAroundTheWidthAndTheBlocks) {
       SCOPED_TRACE(testing::Message() << length << ' ' << static_cast<int>(arrangement));
       const auto runs = SequenceRuns::whole_rows(2, length);
       ConvBackward<TypeParam>(runs, 3, 4, States::narrow, arrangement).expect_reference(runs);
+      ConvBackward<TypeParam>(runs, 8, 4, States::narrow, arrangement).expect_reference(runs);
     }
   }
 }

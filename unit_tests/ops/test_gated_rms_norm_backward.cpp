@@ -151,6 +151,15 @@ TYPED_TEST(GatedRmsNormBackward, BothOrdersGroupSizesAndArrangementsMatchTheRefe
         norm.expect_reference();
       }
     }
+    for (const std::int64_t group_size : {0, 8, 24, 48}) {
+      for (const Arrangement arrangement : krait::test::all_arrangements) {
+        SCOPED_TRACE(testing::Message() << before << ' ' << group_size << ' ' << static_cast<int>(arrangement));
+        NormBackward<TypeParam> norm(2, 21, 96, arrangement);
+        norm.group_size = group_size;
+        norm.norm_before_gate = before;
+        norm.expect_reference();
+      }
+    }
   }
 }
 

@@ -7,7 +7,9 @@
 #include <gtest/gtest.h>
 
 #include <krait/ops/causal_conv1d.hpp>
+#include <krait/ops/causal_conv1d_backward.hpp>
 #include <krait/ops/gated_rms_norm.hpp>
+#include <krait/ops/gated_rms_norm_backward.hpp>
 #include <krait/ops/state_update.hpp>
 #include <string>
 
@@ -99,6 +101,38 @@ TYPED_TEST(OpsPacks, GatedRmsNorm) {
     arguments.group_size = 24;
     EXPECT_EQ(path_of(call), c.path);
     arguments.group_size = 3;
+    EXPECT_EQ(path_of(call), "device_strided");
+  }
+}
+
+TYPED_TEST(OpsPacks, Backward) {
+  using A = krait::accumulator_t<TypeParam>;
+  const auto runs = SequenceRuns::whole_rows(2, 5);
+  for (const Case& c : cases) {
+    SCOPED_TRACE(testing::Message() << static_cast<int>(c.in) << static_cast<int>(c.out) << ' ' << c.features);
+    const auto x = random_strided_view<TypeParam>(c.in, 1, 2, 5, c.features);
+    const auto dout = random_strided_view<TypeParam>(c.out, 2, 2, 5, c.features);
+    const auto weight = krait::test::random_view<Kokkos::View<A**, Kokkos::LayoutRight>>(2, c.features, 4);
+    const auto gain = krait::test::random_view<Kokkos::View<A*>>(3, c.features);
+    krait::CausalConv1dBackwardArguments<TypeParam> conv;
+    conv.x = x;
+    conv.dx = x;
+    conv.dout = dout;
+    conv.weight = weight;
+    EXPECT_EQ(path_of([&] { krait::causal_conv1d_backward<TypeParam>(Exec(), conv, runs); }), c.path);
+    krait::GatedRmsNormBackwardArguments<TypeParam> norm;
+    norm.x = x;
+    norm.weight = gain;
+    norm.dout = dout;
+    norm.dx = dout;
+    const auto call = [&] { krait::gated_rms_norm_backward<TypeParam>(Exec(), norm); };
+    EXPECT_EQ(path_of(call), c.path);
+    // A workspace in which the sums are not aligned.
+    const Kokkos::View<A*, Exec> memory("krait::test::workspace", 1024);
+    norm.workspace = krait::Tensor<std::byte*, Exec>(reinterpret_cast<std::byte*>(memory.data() + 1),
+                                                     Kokkos::LayoutStride(1023 * sizeof(A), 1));
+    const auto dweight = krait::test::random_view<Kokkos::View<A*>>(4, c.features);
+    norm.dweight = dweight;
     EXPECT_EQ(path_of(call), "device_strided");
   }
 }

@@ -41,114 +41,196 @@ impl::TokenBlocks token_blocks(std::int64_t rows, std::int64_t length) {
   return {rows * length, impl::is_host_execution<Exec> ? 512 : 32};
 }
 
-/// The recurrence along one channel of one run. Token t brings q_t, and with it dX(t - (taps - 1)) is complete.
-/// Taps == 0: their number is known at run time only. Then entries beyond it are not used, but every index is still
-/// known to the compiler, so that all of this stays in registers.
-template <Scalar T, class Exec, int Taps>
-struct Channel {
+/// The recurrence along N neighbouring channels of one run: several lie in packs, a single one at any strides. Token t
+/// brings q_t, and with it dX(t - (taps - 1)) is complete. Taps == 0: their number is known at run time only. Then
+/// entries beyond it are not used, but every index is still known to the compiler, so that all of this stays in
+/// registers.
+template <Scalar T, class Exec, int Taps, int N>
+struct Channels {
   using A = accumulator_t<T>;
+  using Pack = tile::Pack<T, N>;
   static constexpr int room = Taps == 0 ? tile::max_conv_taps : Taps;
+  static constexpr int ahead = Taps == 0 ? 1 : 4;  // tokens that are loaded before the first of them is worked on
+  using Window = A[room][N];                       // entry i: of token t - i
 
   const Problem<T, Exec>& problem;
   std::int64_t c;
-  A bias;
-  A weight[room] = {};   // entry i: tap i, which brings q_(j + taps-1 - i) to dX(j)
-  A delayed[room] = {};  // entry i: the tap that brings X(t - i) to o_t
-  A dbias = A(0);
-  A dweight[room] = {};  // entry i: gradient of delayed[i]
+  A bias[N];
+  A weight[room][N] = {};   // entry i: tap i, which brings q_(j + taps-1 - i) to dX(j)
+  A delayed[room][N] = {};  // entry i: the tap that brings X(t - i) to o_t
+  A dbias[N] = {};
+  A dweight[room][N] = {};  // entry i: gradient of delayed[i]
 
-  KOKKOS_FUNCTION Channel(const Problem<T, Exec>& p, std::int64_t channel)
-      : problem(p), c(channel), bias(p.bias_of(channel)) {
-    for (int i = 0; i < room; ++i) {
-      if (!used(i)) continue;
-      weight[i] = p.weight(c, i);
-      delayed[i] = p.weight(c, p.taps - 1 - i);
+  KOKKOS_FUNCTION Channels(const Problem<T, Exec>& p, std::int64_t channel) : problem(p), c(channel) {
+    if constexpr (Taps == 0) {
+      static_assert(N == 1);
+      bias[0] = p.bias_of(c);
+      for (int i = 0; i < room; ++i) {
+        if (used(i)) weight[i][0] = p.weight(c, i);
+        if (used(i)) delayed[i][0] = p.weight(c, p.taps - 1 - i);
+      }
+    } else {
+      p.parameters(c, weight, bias);
+      KRAIT_UNROLLED
+      for (int i = 0; i < room; ++i) {
+        KRAIT_UNROLLED
+        for (int n = 0; n < N; ++n) delayed[i][n] = weight[Taps - 1 - i][n];
+      }
     }
   }
 
   [[nodiscard]] KOKKOS_FUNCTION bool used(int i) const { return Taps != 0 || i < problem.taps; }
 
-  /// Tokens [first, last) of the run: their share in the gradients of the parameters, and on_gradient(j, dX(j)) for
-  /// them and the places before them, where dX(j) has no share of earlier tokens. The tokens that follow are visited
-  /// too; behind the run comes the gradient of its final state.
-  template <class OnGradient>
-  KOKKOS_FUNCTION void walk(const Run& run, std::int64_t first, std::int64_t last, const OnGradient& on_gradient) {
-    A recent[room] = {};  // entry i: X(t - i)
-    A q[room] = {};       // entry i: q_(t - i), 0 behind the run
-    for (int i = 0; i < room - 1; ++i) {
-      if (used(i + 1)) recent[i] = problem.input(run, first - 1 - i, c);
+  /// Tokens [first, last) of the run: their share in the gradients of the parameters, on_gradient(j, dX(j)) for them,
+  /// and before(j, dX(j)) for the places before them, where dX(j) has no share of earlier tokens. The tokens that
+  /// follow are visited too; behind the run comes the gradient of its final state.
+  template <class OnGradient, class Before>
+  KOKKOS_FUNCTION void walk(const Run& run, std::int64_t first, std::int64_t last, const OnGradient& on_gradient,
+                            const Before& before) {
+    const int history = problem.history();
+    const std::int64_t reach = last + history;
+    const std::int64_t end = run.end < reach ? run.end : reach;
+    Window recent = {};  // X
+    Window q = {};       // 0 behind the run
+    KRAIT_ROLLED
+    for (int w = -history; w < 0; ++w) {
+      age(recent);
+      problem.inputs(run, first + w, c, recent[0]);
     }
-    for (std::int64_t t = first; t < last + problem.history(); ++t) {
-      for (int i = room - 1; i > 0; --i) q[i] = q[i - 1];
-      q[0] = A(0);
-      A gradient = A(0);
-      if (t < run.end) {
-        for (int i = room - 1; i > 0; --i) recent[i] = recent[i - 1];
-        recent[0] = problem.input(run, t, c);
-        q[0] = static_cast<A>(problem.dout(run.row, t, c));
-        if (problem.silu) q[0] *= tile::silu_derivative(output(recent));
-        if (t < last) add(q[0], recent);
-      } else if (!problem.dfinal.absent() && run.has_state()) {
-        gradient = problem.dfinal(run.state, c, t - run.end);
+    const auto load = [&](const auto& view, std::int64_t place) { return Pack::load(&view(run.row, place, c)); };
+    A gradient[N];
+    std::int64_t t = first;
+    KRAIT_ROLLED
+    for (; t < end && t < first + history; ++t) {
+      add_token(load(problem.x, problem.place(t)), load(problem.dout, t), t < last, recent, q, gradient);
+      before(t - history, gradient);
+    }
+    for (; t < end; t += ahead) {
+      Pack x[ahead];
+      Pack dout[ahead];
+      KRAIT_UNROLLED
+      for (int i = 0; i < ahead; ++i) {
+        if (t + i < end) x[i] = load(problem.x, problem.place(t + i));
+        if (t + i < end) dout[i] = load(problem.dout, t + i);
       }
-      // The latest token first, behind the final state: so a run cut in two gives the bits of the whole.
-      for (int i = 0; i < room; ++i) {
-        if (used(i)) gradient += weight[i] * q[i];
+      KRAIT_UNROLLED
+      for (int i = 0; i < ahead; ++i) {
+        if (t + i >= end) break;
+        add_token(x[i], dout[i], t + i < last, recent, q, gradient);
+        on_gradient(t + i - history, gradient);
       }
-      on_gradient(t - problem.history(), gradient);
+    }
+    KRAIT_ROLLED
+    for (t = end; t < reach; ++t) {
+      age(q);
+      KRAIT_UNROLLED
+      for (int n = 0; n < N; ++n) {
+        q[0][n] = A(0);
+        gradient[n] = problem.dfinal.absent() || !run.has_state() ? A(0) : problem.dfinal(run.state, c + n, t - end);
+      }
+      gather(q, gradient);
+      if (t - history >= first)
+        on_gradient(t - history, gradient);
+      else
+        before(t - history, gradient);
     }
   }
 
  private:
+  KOKKOS_FUNCTION static void age(Window& window) {
+    KRAIT_UNROLLED
+    for (int i = room - 1; i > 0; --i) {
+      KRAIT_UNROLLED
+      for (int n = 0; n < N; ++n) window[i][n] = window[i - 1][n];
+    }
+  }
+
+  /// Goes on to a token.
+  KOKKOS_FUNCTION void add_token(const Pack& x, const Pack& dout, bool counted, Window& recent, Window& q,
+                                 A (&gradient)[N]) {
+    age(recent);
+    age(q);
+    KRAIT_UNROLLED
+    for (int n = 0; n < N; ++n) {
+      recent[0][n] = x[n];
+      q[0][n] = dout[n];
+      if (problem.silu) q[0][n] *= tile::silu_derivative(output(recent, n));
+      if (counted) add(q[0][n], recent, n);
+      gradient[n] = A(0);
+    }
+    gather(q, gradient);
+  }
+
+  /// Adds what the tokens of q bring. The latest first, behind the final state: so a run cut in two gives the bits of
+  /// the whole.
+  KOKKOS_FUNCTION void gather(const Window& q, A (&gradient)[N]) const {
+    KRAIT_UNROLLED
+    for (int i = 0; i < room; ++i) {
+      if (!used(i)) continue;
+      KRAIT_UNROLLED
+      for (int n = 0; n < N; ++n) gradient[n] += weight[i][n] * q[i][n];
+    }
+  }
+
   /// o_t as in the forward: taps in ascending order.
-  [[nodiscard]] KOKKOS_FUNCTION A output(const A (&recent)[room]) const {
-    A sum = bias;
+  [[nodiscard]] KOKKOS_FUNCTION A output(const Window& recent, int n) const {
+    A sum = bias[n];
+    KRAIT_UNROLLED
     for (int i = room - 1; i >= 0; --i) {
-      if (used(i)) sum += delayed[i] * recent[i];
+      if (used(i)) sum += delayed[i][n] * recent[i][n];
     }
     return sum;
   }
 
-  KOKKOS_FUNCTION void add(A q, const A (&recent)[room]) {
-    dbias += q;
+  KOKKOS_FUNCTION void add(A q, const Window& recent, int n) {
+    dbias[n] += q;
+    KRAIT_UNROLLED
     for (int i = 0; i < room; ++i) {
-      if (used(i)) dweight[i] += q * recent[i];
+      if (used(i)) dweight[i][n] += q * recent[i][n];
     }
   }
 };
 
-/// One thread per block of tokens and channel; any strides. Neighbouring threads take neighbouring channels. The q of
-/// the taps - 1 tokens behind the block are formed a second time by the next block.
-template <Scalar T, class Exec, int Taps>
+/// One thread per block of tokens and N channels. Neighbouring threads take neighbouring channels. The q of the taps -
+/// 1 tokens behind the block are formed a second time by the next block.
+template <Scalar T, class Exec, int Taps, int N>
 struct ChannelKernel {
   using A = accumulator_t<T>;
 
   Problem<T, Exec> problem;
 
-  [[nodiscard]] std::int64_t items() const { return problem.blocks.count * problem.channels; }
+  [[nodiscard]] KOKKOS_FUNCTION std::int64_t columns() const { return problem.channels / N; }
+  [[nodiscard]] std::int64_t items() const { return problem.blocks.count * columns(); }
 
   KOKKOS_FUNCTION void operator()(std::int64_t item) const {
-    const std::int64_t c = item % problem.channels;
-    const std::int64_t block = item / problem.channels;
-    Channel<T, Exec, Taps> channel(problem, c);
+    const std::int64_t c = item % columns() * N;
+    const std::int64_t block = item / columns();
+    Channels<T, Exec, Taps, N> channels(problem, c);
     problem.walk(
         problem.blocks.begin(block), problem.blocks.end(block),
         [&](const Run& run, std::int64_t t0, std::int64_t t1) {
-          channel.walk(run, t0, t1, [&](std::int64_t j, A gradient) {
-            if (j >= t0)
-              problem.dx(run.row, problem.place(j), c) = static_cast<T>(gradient);
-            else if (problem.reaches_initial(run, t0))
-              problem.dinitial(run.state, c, j - t0 + problem.history()) = gradient;
-          });
+          channels.walk(
+              run, t0, t1,
+              [&](std::int64_t j, const A(&gradient)[N]) {
+                tile::store_packs<N>(gradient, &problem.dx(run.row, problem.place(j), c));
+              },
+              [&](std::int64_t j, const A(&gradient)[N]) {
+                if (!problem.reaches_initial(run, t0)) return;
+                for (int n = 0; n < N; ++n)
+                  problem.dinitial(run.state, c + n, j - t0 + problem.history()) = gradient[n];
+              });
         },
         [&](std::int64_t row, std::int64_t t0, std::int64_t t1) {
-          for (std::int64_t t = t0; t < t1; ++t) problem.dx(row, problem.place(t), c) = T(0);
+          constexpr A zeros[N] = {};
+          for (std::int64_t t = t0; t < t1; ++t) tile::store_packs<N>(zeros, &problem.dx(row, problem.place(t), c));
         });
     if (problem.sums.data == nullptr) return;
-    for (int i = 0; i < channel.room; ++i) {
-      if (channel.used(i)) problem.sums.row(block, problem.taps - 1 - i)[c] = channel.dweight[i];
+    KRAIT_UNROLLED
+    for (int i = 0; i < channels.room; ++i) {
+      if (channels.used(i))
+        tile::store_packs<N>(channels.dweight[i], problem.sums.row(block, problem.taps - 1 - i) + c);
     }
-    problem.sums.row(block, problem.taps)[c] = channel.dbias;
+    tile::store_packs<N>(channels.dbias, problem.sums.row(block, problem.taps) + c);
   }
 };
 
@@ -295,20 +377,28 @@ void launch(const Exec& exec, const std::string& label, std::int64_t items, cons
   Kokkos::parallel_for(label, Kokkos::RangePolicy<Exec, Kokkos::IndexType<std::int64_t>>(exec, 0, items), kernel);
 }
 
-/// The kernel for any strides.
-template <Scalar T, class Exec>
+/// The kernel for N neighbouring channels a thread.
+template <int N, Scalar T, class Exec>
 void launch_by_channels(const Exec& exec, const std::string& label, const Problem<T, Exec>& problem) {
   const auto launch_kernel = [&](const auto& kernel) { launch(exec, label, kernel.items(), kernel); };
   switch (problem.taps) {
     case 2:
-      return launch_kernel(ChannelKernel<T, Exec, 2>{problem});
+      return launch_kernel(ChannelKernel<T, Exec, 2, N>{problem});
     case 3:
-      return launch_kernel(ChannelKernel<T, Exec, 3>{problem});
+      return launch_kernel(ChannelKernel<T, Exec, 3, N>{problem});
     case 4:
-      return launch_kernel(ChannelKernel<T, Exec, 4>{problem});
+      return launch_kernel(ChannelKernel<T, Exec, 4, N>{problem});
     default:
-      return launch_kernel(ChannelKernel<T, Exec, 0>{problem});
+      return launch_kernel(ChannelKernel<T, Exec, 0, 1>{problem});
   }
+}
+
+/// Whether a host can take rows of channels, or a GPU packs of them.
+template <Scalar T, class Exec>
+bool has_fast_rows(const Problem<T, Exec>& p) {
+  if (!tile::works_in_packs<Exec>) return p.x.stride(2) == 1 && p.dout.stride(2) == 1 && p.dx.stride(2) == 1;
+  return 2 <= p.taps && p.taps <= 4 && p.has_whole_packs() && tile::has_whole_packs(p.dout) &&
+         tile::has_whole_packs(p.dx) && tile::is_aligned(p.sums.data);
 }
 
 /// The kernel for channels at unit stride.
@@ -353,12 +443,7 @@ template <Scalar T, class Exec>
 void causal_conv1d_backward(const Exec& exec, const CausalConv1dBackwardArguments<T, Exec>& arguments,
                             const SequenceRuns& runs) {
   using A = accumulator_t<T>;
-  const bool by_rows = impl::is_host_execution<Exec> && arguments.x.stride(2) == 1 && arguments.dout.stride(2) == 1 &&
-                       arguments.dx.stride(2) == 1;
-  const std::string label = impl::operator_label<T>(function_name, impl::path_of_rows<Exec>(by_rows));
-  const Kokkos::Profiling::ScopedRegion region(label);
   check(arguments, runs);
-
   const auto blocks = token_blocks<Exec>(runs.rows(), runs.length());
   const auto channels = static_cast<std::int64_t>(arguments.weight.extent(0));
   const auto taps = static_cast<std::int64_t>(arguments.weight.extent(1));
@@ -372,21 +457,28 @@ void causal_conv1d_backward(const Exec& exec, const CausalConv1dBackwardArgument
                                  arguments.dinitial_states,
                                  blocks,
                                  sums};
+  const bool by_rows = has_fast_rows(problem);
+  const std::string label = impl::operator_label<T>(function_name, impl::path_of_rows<Exec>(by_rows));
+  const Kokkos::Profiling::ScopedRegion region(label);
   if (!is_absent(arguments.dinitial_states)) {
     launch(exec, label + "::clear_states", runs.states() * channels, ClearStates<T, Exec>{problem});
     if (!arguments.dfinal_states.absent())
       launch(exec, label + "::empty_runs", static_cast<std::int64_t>(runs.host().size()) * channels,
              PassStatesOfEmptyRuns<T, Exec>{problem});
   }
-  if constexpr (impl::is_host_execution<Exec>) {
+  if constexpr (tile::works_in_packs<Exec>) {
+    // What a thread keeps are accumulators: those of more channels would not fit its registers.
+    if (by_rows)
+      launch_by_channels<tile::pack_size<A>>(exec, label, problem);
+    else
+      launch_by_channels<1>(exec, label, problem);
+  } else {
     if (by_rows && taps <= 4)
       launch_by_rows<4>(exec, label, problem);
     else if (by_rows)
       launch_by_rows<tile::max_conv_taps>(exec, label, problem);
     else
-      launch_by_channels(exec, label, problem);
-  } else {
-    launch_by_channels(exec, label, problem);
+      launch_by_channels<1>(exec, label, problem);
   }
   if (!is_absent(arguments.dweight))
     impl::add_partial_sums(exec, label + "::dweight", sums, blocks, 0, arguments.dweight);

@@ -38,9 +38,10 @@ impl::TokenBlocks token_blocks(std::int64_t rows, std::int64_t length) {
   return {rows * length, impl::is_host_execution<Exec> ? 32 : 16};
 }
 
-/// One team per item; any strides. A thread meets the same features in every sweep over a group, and the reductions
-/// between them end all reading of the first, so dx may be dout.
-template <Scalar T, class Exec>
+/// One team per item, a thread takes N neighbouring features at a time: several lie in packs, a single one at any
+/// strides. A thread meets the same features in both sweeps over a group, and the reductions between them end all
+/// reading of the first, so dx may be dout. Inputs and sums of its first features stay in registers.
+template <Scalar T, class Exec, int N>
 struct TeamKernel {
   using A = accumulator_t<T>;
   using Policy = Kokkos::TeamPolicy<Exec>;
@@ -52,13 +53,32 @@ struct TeamKernel {
     for (std::int64_t item = team.league_rank(); item < problem.blocks.count * problem.groups;
          item += team.league_size()) {
       const std::int64_t block = item / problem.groups;
-      const std::int64_t group = item % problem.groups;
+      const std::int64_t first = item % problem.groups * problem.group_size;
+      const std::int64_t own = std::int64_t{team.team_rank()} * N;
+      Sums sums{};
       for (std::int64_t token = problem.blocks.begin(block); token < problem.blocks.end(block); ++token)
-        differentiate(team, block, group, token);
+        differentiate(team, block, first, token, own, sums);
+      if (problem.sums.data != nullptr && own < problem.group_size) {
+        tile::store_packs<N>(sums.dweight, problem.sums.row(block, 0) + first + own);
+        tile::store_packs<N>(sums.dbias, problem.sums.row(block, 1) + first + own);
+      }
     }
   }
 
  private:
+  using Pack = tile::Pack<T, N>;
+
+  /// What a thread has of its features as long as it stays with them.
+  struct Sums {
+    A dweight[N];
+    A dbias[N];
+  };
+  struct Inputs {
+    Pack x;
+    Pack z;
+    Pack dout;
+  };
+
   /// One feature of one token: what is derived from the inputs before any sum over the group.
   struct Element {
     A gate;             // silu(z), 1 without a gate
@@ -67,71 +87,119 @@ struct TeamKernel {
     A v;  // what is normalised
     A dout;
     A dy;  // gradient of the normalised value after weight and bias
-    A weight;
   };
 
-  [[nodiscard]] KOKKOS_FUNCTION Element element(std::int64_t row, std::int64_t t, std::int64_t f) const {
+  [[nodiscard]] KOKKOS_FUNCTION Inputs load(std::int64_t row, std::int64_t t, std::int64_t f) const {
+    Inputs inputs;
+    inputs.x = Pack::load(&problem.x(row, t, f));
+    if (problem.gated()) inputs.z = Pack::load(&problem.z(row, t, f));
+    inputs.dout = Pack::load(&problem.dout(row, t, f));
+    return inputs;
+  }
+
+  [[nodiscard]] KOKKOS_FUNCTION Element element(const Inputs& inputs, int n) const {
     Element e{};
-    const A z = problem.gated() ? static_cast<A>(problem.z(row, t, f)) : A(0);
+    const A z = problem.gated() ? inputs.z[n] : A(0);
     e.gate = problem.gated() ? tile::silu(z) : A(1);
     e.gate_derivative = problem.gated() ? tile::silu_derivative(z) : A(0);
-    e.x = static_cast<A>(problem.x(row, t, f));
+    e.x = inputs.x[n];
     e.v = problem.gate_first ? e.x * e.gate : e.x;
-    e.dout = static_cast<A>(problem.dout(row, t, f));
+    e.dout = inputs.dout[n];
     e.dy = problem.gate_last ? e.dout * e.gate : e.dout;
-    e.weight = problem.weight_of(f);
     return e;
   }
 
-  KOKKOS_FUNCTION void differentiate(const Member& team, std::int64_t block, std::int64_t group,
-                                     std::int64_t token) const {
+  /// \param first  feature of the group
+  /// \param own    the thread's first, counted from there
+  KOKKOS_FUNCTION void differentiate(const Member& team, std::int64_t block, std::int64_t first, std::int64_t token,
+                                     std::int64_t own, Sums& sums) const {
     const std::int64_t row = token / problem.length;
     const std::int64_t t = token % problem.length;
-    const std::int64_t first = group * problem.group_size;
-    const A r = reciprocal_root(team, row, t, group);
-    A c = 0;  // mean of n weight dy over the group
+    const std::int64_t step = std::int64_t{team.team_size()} * N;
+    Inputs kept{};
+    if (own < problem.group_size) kept = load(row, t, first + own);
+    const auto inputs_at = [&](std::int64_t i) { return i == own ? kept : load(row, t, first + i); };
+
+    A squares = 0;   // of what is normalised
+    A products = 0;  // of that with weight dy
     if (problem.normalize) {
-      Kokkos::parallel_reduce(
-          Kokkos::TeamThreadRange(team, problem.group_size),
-          [&](std::int64_t i, A& sum) {
-            const Element e = element(row, t, first + i);
-            sum += e.v * e.weight * e.dy;
-          },
-          c);
-      c *= r / static_cast<A>(problem.group_size);
-    }
-    const bool fresh = token == problem.blocks.begin(block);
-    Kokkos::parallel_for(Kokkos::TeamThreadRange(team, problem.group_size), [&](std::int64_t i) {
-      const std::int64_t f = first + i;
-      const Element e = element(row, t, f);
-      const A n = e.v * r;
-      const A y = n * e.weight + problem.bias_of(f);
-      const A dv = (e.weight * e.dy - n * c) * r;
-      if (problem.gated())
-        problem.dz(row, t, f) = static_cast<T>((problem.gate_first ? dv * e.x : e.dout * y) * e.gate_derivative);
-      problem.dx(row, t, f) = static_cast<T>(problem.gate_first ? dv * e.gate : dv);
-      if (problem.out.data() != nullptr) problem.out(row, t, f) = static_cast<T>(problem.gate_last ? y * e.gate : y);
-      if (problem.sums.data != nullptr) {
-        A& dweight = problem.sums.row(block, 0)[f];
-        A& dbias = problem.sums.row(block, 1)[f];
-        dweight = (fresh ? A(0) : dweight) + e.dy * n;
-        dbias = (fresh ? A(0) : dbias) + e.dy;
+      for (std::int64_t i = own; i < problem.group_size; i += step) {
+        const Inputs inputs = inputs_at(i);
+        A weights[N];
+        A biases[N];
+        problem.parameters(first + i, weights, biases);
+        KRAIT_UNROLLED
+        for (int n = 0; n < N; ++n) {
+          const Element e = element(inputs, n);
+          squares += e.v * e.v;
+          products += e.v * weights[n] * e.dy;
+        }
       }
-    });
+      team.team_reduce(Kokkos::Sum<A>(products));
+    }
+    const A r = reciprocal_root(team, row, t, first, squares);
+    const A c = products * r / static_cast<A>(problem.group_size);  // mean of n weight dy over the group
+    for (std::int64_t i = own; i < problem.group_size; i += step) {
+      const Inputs inputs = inputs_at(i);
+      Sums more = store(inputs, row, t, first + i, r, c);
+      if (problem.sums.data == nullptr) continue;
+      if (i == own) {
+        add(more, sums);
+      } else {
+        A* const dweight = problem.sums.row(block, 0) + first + i;
+        A* const dbias = problem.sums.row(block, 1) + first + i;
+        if (token != problem.blocks.begin(block)) {
+          Sums before;
+          tile::load_packs<N>(dweight, before.dweight);
+          tile::load_packs<N>(dbias, before.dbias);
+          add(before, more);
+        }
+        tile::store_packs<N>(more.dweight, dweight);
+        tile::store_packs<N>(more.dbias, dbias);
+      }
+    }
+  }
+
+  KOKKOS_FUNCTION static void add(const Sums& from, Sums& to) {
+    KRAIT_UNROLLED
+    for (int n = 0; n < N; ++n) {
+      to.dweight[n] += from.dweight[n];
+      to.dbias[n] += from.dbias[n];
+    }
+  }
+
+  /// Stores the gradients of features from f on, and returns the token's share in those of the parameters.
+  KOKKOS_FUNCTION Sums store(const Inputs& inputs, std::int64_t row, std::int64_t t, std::int64_t f, A r, A c) const {
+    Sums sums;
+    A weights[N];
+    A biases[N];
+    A dz[N];
+    A dx[N];
+    A out[N];
+    problem.parameters(f, weights, biases);
+    KRAIT_UNROLLED
+    for (int n = 0; n < N; ++n) {
+      const Element e = element(inputs, n);
+      const A normalized = e.v * r;
+      const A y = normalized * weights[n] + biases[n];
+      const A dv = (weights[n] * e.dy - normalized * c) * r;
+      dz[n] = (problem.gate_first ? dv * e.x : e.dout * y) * e.gate_derivative;
+      dx[n] = problem.gate_first ? dv * e.gate : dv;
+      out[n] = problem.gate_last ? y * e.gate : y;
+      sums.dweight[n] = e.dy * normalized;
+      sums.dbias[n] = e.dy;
+    }
+    if (problem.gated()) tile::store_packs<N>(dz, &problem.dz(row, t, f));
+    tile::store_packs<N>(dx, &problem.dx(row, t, f));
+    if (problem.out.data() != nullptr) tile::store_packs<N>(out, &problem.out(row, t, f));
+    return sums;
   }
 
   [[nodiscard]] KOKKOS_FUNCTION A reciprocal_root(const Member& team, std::int64_t row, std::int64_t t,
-                                                  std::int64_t group) const {
+                                                  std::int64_t first, A squares) const {
     if (!problem.normalize) return A(1);
-    if (problem.rstd.data() != nullptr) return problem.rstd(row, t, group);
-    A squares = 0;
-    Kokkos::parallel_reduce(
-        Kokkos::TeamThreadRange(team, problem.group_size),
-        [&](std::int64_t i, A& sum) {
-          const A v = problem.normalized(row, t, group * problem.group_size + i);
-          sum += v * v;
-        },
-        squares);
+    if (problem.rstd.data() != nullptr) return problem.rstd(row, t, first / problem.group_size);
+    team.team_reduce(Kokkos::Sum<A>(squares));
     return problem.scale(squares);
   }
 };
@@ -193,6 +261,20 @@ struct HostKernel {
   }
 };
 
+/// Whether a GPU can take packs of features.
+template <Scalar T, class Exec>
+bool have_whole_packs(const Problem<T, Exec>& p) {
+  return p.has_whole_packs() && tile::has_whole_packs(p.dout) && tile::has_whole_packs(p.dx) &&
+         tile::has_whole_packs(p.dz) && tile::has_whole_packs(p.out) && tile::is_aligned(p.sums.data);
+}
+
+template <int N, Scalar T, class Exec>
+void launch_teams(const Exec& exec, const std::string& label, const Problem<T, Exec>& problem) {
+  const auto league = static_cast<int>(std::min<std::int64_t>(problem.items(), std::int64_t{1} << 20));
+  const int threads = tile::team_size_for(exec, impl::norm_team_size(problem.group_size, N));
+  Kokkos::parallel_for(label, Kokkos::TeamPolicy<Exec>(exec, league, threads), TeamKernel<T, Exec, N>{problem});
+}
+
 constexpr const char* function_name = "krait::gated_rms_norm_backward";
 
 template <Scalar T, class Exec>
@@ -228,11 +310,6 @@ std::size_t gated_rms_norm_backward_workspace_bytes(std::int64_t rows, std::int6
 template <Scalar T, class Exec>
 void gated_rms_norm_backward(const Exec& exec, const GatedRmsNormBackwardArguments<T, Exec>& arguments) {
   using A = accumulator_t<T>;
-  const bool by_rows = impl::is_host_execution<Exec> &&
-                       impl::have_unit_features(arguments.x, arguments.z, arguments.weight, arguments.bias,
-                                                arguments.dout, arguments.dx, arguments.dz, arguments.out);
-  const std::string label = impl::operator_label<T>(function_name, impl::path_of_rows<Exec>(by_rows));
-  const Kokkos::Profiling::ScopedRegion region(label);
   check(arguments);
   if (arguments.x.size() == 0) return;
 
@@ -250,14 +327,23 @@ void gated_rms_norm_backward(const Exec& exec, const GatedRmsNormBackwardArgumen
                                  arguments.out,
                                  blocks,
                                  sums};
-  if (by_rows) {
-    if constexpr (impl::is_host_execution<Exec>)
+  const bool by_rows = tile::works_in_packs<Exec>
+                           ? have_whole_packs(problem)
+                           : impl::have_unit_features(problem.x, problem.z, problem.weight, problem.bias, problem.dout,
+                                                      problem.dx, problem.dz, problem.out);
+  const std::string label = impl::operator_label<T>(function_name, impl::path_of_rows<Exec>(by_rows));
+  const Kokkos::Profiling::ScopedRegion region(label);
+  if constexpr (tile::works_in_packs<Exec>) {
+    if (by_rows)
+      launch_teams<tile::pack_size<T>>(exec, label, problem);
+    else
+      launch_teams<1>(exec, label, problem);
+  } else {
+    if (by_rows)
       Kokkos::parallel_for(label, Kokkos::RangePolicy<Exec, Kokkos::IndexType<std::int64_t>>(exec, 0, problem.items()),
                            HostKernel<T, Exec>{problem});
-  } else {
-    constexpr int team_size = impl::is_host_execution<Exec> ? 1 : 128;
-    const auto league = static_cast<int>(std::min<std::int64_t>(problem.items(), std::int64_t(1) << 20));
-    Kokkos::parallel_for(label, Kokkos::TeamPolicy<Exec>(exec, league, team_size), TeamKernel<T, Exec>{problem});
+    else
+      launch_teams<1>(exec, label, problem);
   }
   if (!is_absent(arguments.dweight))
     impl::add_partial_sums(exec, label + "::dweight", sums, blocks, 0, impl::as_column<A, Exec>(arguments.dweight));

@@ -8,6 +8,7 @@
 
 #include <Kokkos_Core.hpp>
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <type_traits>
 
@@ -95,12 +96,18 @@ class alignas(N * sizeof(V)) Pack {
   /// Compilers put loads together as they should, but not all stores.
   KOKKOS_INLINE_FUNCTION void store_on_device(V* place) const {
 #if defined(__CUDA_ARCH__)
-    if constexpr (sizeof(Pack) == pack_bytes) {
-      std::uint32_t words[4];
-      memcpy(words, this, sizeof(words));
-      asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(place)), "r"(words[0]),
-                   "r"(words[1]), "r"(words[2]), "r"(words[3])
-                   : "memory");
+    constexpr int words = sizeof(Pack) / sizeof(std::uint32_t);
+    if constexpr (words == 2 || words == 4) {
+      const std::size_t to = __cvta_generic_to_global(place);
+      std::uint32_t word[words];
+      memcpy(word, this, sizeof(word));
+      if constexpr (words == 4) {
+        asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(word[0]), "r"(word[1]), "r"(word[2]),
+                     "r"(word[3])
+                     : "memory");
+      } else {
+        asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(to), "r"(word[0]), "r"(word[1]) : "memory");
+      }
       return;
     }
 #endif
