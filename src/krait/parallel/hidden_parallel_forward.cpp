@@ -106,7 +106,7 @@ void HiddenForward<T, Exec>::scan(const Part& part) {
   };
   plan_.whole.scan(exec_, parameters_,
                    ScanHeads<T, Exec>{.x = x(part),
-                                      .BC = BC(),
+                                      .BC = group_columns(),
                                       .dt = columns(input(part), part.channels, part.heads.count),
                                       .map = map_,
                                       .out = part.leave.leave_target(arguments_.y, leaving(part)),
@@ -171,7 +171,7 @@ Tensor<const T***, Exec> HiddenForward<T, Exec>::x(const Part& part) const {
 }
 
 template <Scalar T, class Exec>
-Tensor<const T***, Exec> HiddenForward<T, Exec>::BC() const {
+Tensor<const T***, Exec> HiddenForward<T, Exec>::group_columns() const {
   const Part& first = plan_.parts.front();
   return columns(conv_out(first), keeps() ? plan_.partition.d_inner_local() : first.inner,
                  2 * plan_.partition.group_width_local());

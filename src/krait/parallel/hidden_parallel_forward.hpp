@@ -60,7 +60,7 @@ class HiddenForward {
   /// The convolution's output: columns of the part, or of all, in the order in which a backward reads them.
   [[nodiscard]] Tensor<T***, Exec> conv_out(const Part& part) const;
   [[nodiscard]] Tensor<const T***, Exec> x(const Part& part) const;
-  [[nodiscard]] Tensor<const T***, Exec> BC() const;
+  [[nodiscard]] Tensor<const T***, Exec> group_columns() const;  ///< B | C of all the rank's groups
   /// \}
 
   const Exec& exec_;
