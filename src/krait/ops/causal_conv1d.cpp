@@ -30,7 +30,6 @@ template <Scalar T, class Exec, int Taps, int N>
 struct ChannelKernel {
   using A = accumulator_t<T>;
   static constexpr std::int64_t block = impl::is_host_execution<Exec> ? 1024 : 32;  // tokens
-  static constexpr int ahead = 4;  // tokens that are loaded before the first of them is worked on
 
   Problem<T, Exec> problem;
   std::int64_t columns;  // of threads
@@ -89,6 +88,7 @@ struct ChannelKernel {
       problem.inputs(run, t0 + w, c, recent[history]);
       forget_oldest(recent);
     }
+    constexpr int ahead = 4;  // tokens that are loaded before the first of them is worked on
     for (std::int64_t t = t0; t < t1; t += ahead) {
       tile::Pack<T, N> x[ahead];
       KRAIT_UNROLLED

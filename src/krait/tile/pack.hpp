@@ -147,7 +147,7 @@ bool has_whole_packs(const View& view) {
   constexpr std::size_t last = View::rank() - 1;
   if (view.data() == nullptr) return true;
   if (!is_aligned(view.data()) || view.stride(last) != 1) return false;
-  for (std::size_t r = 0; r < last; ++r) {
+  for (std::size_t r = 0; r + 1 < View::rank(); ++r) {  // none of a single index
     if (view.extent(r) > 1 && static_cast<std::int64_t>(view.stride(r)) % each != 0) return false;
   }
   return static_cast<std::int64_t>(view.extent(last)) % each == 0;
