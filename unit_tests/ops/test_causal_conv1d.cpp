@@ -119,6 +119,21 @@ SequenceRuns runs_without_states() {
           3};
 }
 
+/// Runs that begin, end and go on where blocks of tokens do, and rows that do not.
+SequenceRuns long_runs() {
+  return {3,
+          700,
+          {{0, 0, 256, 0},
+           {0, 256, 257, 1},
+           {0, 257, 259, 2},
+           {0, 260, 700, 3},
+           {1, 3, 513, 4},
+           {1, 513, 513, 5},
+           {1, 600, 700, 6},
+           {2, 0, 700, 7}},
+          8};
+}
+
 template <class T>
 class CausalConv1d : public testing::Test {};
 TYPED_TEST_SUITE(CausalConv1d, Scalars);
@@ -130,6 +145,49 @@ TYPED_TEST(CausalConv1d, EveryWidthAndInitialStateMatchesTheReference) {
       Conv<TypeParam>(packed_runs(), 5, taps, taps == 1 ? Initial::none : initial).expect_reference(packed_runs());
     }
   }
+}
+
+TYPED_TEST(CausalConv1d, InPlaceHasTheSameBits) {
+  using T = TypeParam;
+  for (const Arrangement arrangement : krait::test::all_arrangements) {
+    for (const std::int64_t taps : {1, 2, 4, 5, 16}) {
+      for (const auto& runs : {long_runs(), packed_runs()}) {
+        SCOPED_TRACE(testing::Message() << taps << " taps, arrangement " << static_cast<int>(arrangement));
+        const Conv<T> conv(runs, 19, taps, taps == 1 ? Initial::none : Initial::narrow, arrangement);
+        conv.run(runs);
+        const auto want = values_of(conv.out);
+        const auto states = values_of(conv.final_states);
+        Kokkos::deep_copy(conv.final_states, T(krait::accumulator_t<T>(-9)));
+        const auto bytes = krait::causal_conv1d_workspace_bytes<T, Exec>(runs.rows(), runs.length(), 19, taps);
+        auto arguments = conv.arguments();
+        arguments.out = conv.x;
+        arguments.workspace = Kokkos::View<std::byte*>("krait::test::workspace", bytes);
+        Kokkos::deep_copy(arguments.workspace, std::byte{0xff});  // NaN
+        krait::causal_conv1d<T>(Exec(), arguments, runs);
+        EXPECT_EQ(values_of(conv.x), want);
+        EXPECT_EQ(values_of(conv.final_states), states);
+      }
+    }
+  }
+}
+
+TYPED_TEST(CausalConv1d, InPlaceRefusesWhatCannotBe) {
+  using T = TypeParam;
+  const auto runs = long_runs();
+  Conv<T> conv(runs, 5, 4, Initial::narrow);
+  auto arguments = conv.arguments();
+  arguments.out = conv.x;
+  const auto call = [&] { krait::causal_conv1d<T>(Exec(), arguments, runs); };
+  EXPECT_THAT(call, ThrowsMessage<krait::CapacityError>(
+                        HasSubstr("krait::causal_conv1d: out takes the place of x, but workspace has 0 bytes, ")));
+  const auto bytes = krait::causal_conv1d_workspace_bytes<T, Exec>(runs.rows(), runs.length(), 5, 4);
+  arguments.workspace = Kokkos::View<std::byte*>("krait::test::workspace", bytes);
+  EXPECT_NO_THROW(call());
+  arguments.initial_states = conv.final_states;
+  EXPECT_THAT(call, ThrowsMessage<krait::ConfigError>(HasSubstr("initial_states and final_states share memory")));
+  arguments.initial_states = {};
+  arguments.x_map = Kokkos::View<std::int64_t*>("krait::test::map", runs.length());
+  EXPECT_THAT(call, ThrowsMessage<krait::ConfigError>(HasSubstr("out takes the place of x, but x_map is given")));
 }
 
 TYPED_TEST(CausalConv1d, RunsWithoutStates) {

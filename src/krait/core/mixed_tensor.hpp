@@ -54,6 +54,7 @@ class MixedTensor {
 
   [[nodiscard]] KOKKOS_FUNCTION std::int64_t stride(std::size_t r) const { return stride_[r]; }
   [[nodiscard]] KOKKOS_FUNCTION std::int64_t extent(std::size_t r) const { return extent_[r]; }
+  [[nodiscard]] KOKKOS_FUNCTION bool begins_at(const void* data) const { return data_ == data; }
   [[nodiscard]] KOKKOS_FUNCTION bool absent() const { return data_ == nullptr; }
   [[nodiscard]] std::vector<std::int64_t> extents() const { return {extent_, extent_ + Rank}; }
 

@@ -29,7 +29,7 @@ struct Problem : impl::ConvInput<T, Exec> {
 template <Scalar T, class Exec, int Taps, int N>
 struct ChannelKernel {
   using A = accumulator_t<T>;
-  static constexpr std::int64_t block = impl::is_host_execution<Exec> ? 1024 : 32;  // tokens
+  static constexpr std::int64_t block = impl::conv_block<Exec>;
 
   Problem<T, Exec> problem;
   std::int64_t columns;  // of threads
@@ -84,8 +84,8 @@ struct ChannelKernel {
     A recent[Taps][N] = {};
     problem.parameters(c, weight, bias);
     KRAIT_ROLLED
-    for (int w = -history; w < 0; ++w) {
-      problem.inputs(run, t0 + w, c, recent[history]);
+    for (int w = 0; w < history; ++w) {
+      problem.inputs_before(run, t0, w, c, recent[history]);
       forget_oldest(recent);
     }
     constexpr int ahead = 4;  // tokens that are loaded before the first of them is worked on
@@ -115,10 +115,16 @@ struct ChannelKernel {
   KOKKOS_FUNCTION void any_taps(const Run& run, std::int64_t t0, std::int64_t t1, std::int64_t c) const {
     static_assert(N == 1);
     const A bias = problem.bias_of(c);
-    for (std::int64_t t = t0; t < t1; ++t) {
+    const int before = problem.taps - 1;
+    // Backwards: what is stored may take the place of an input that only the tokens behind have needed.
+    for (std::int64_t t = t1 - 1; t >= t0; --t) {
       A sums[N] = {bias};
-      for (int w = 0; w < problem.taps; ++w)
-        sums[0] += problem.weight(c, w) * problem.input(run, t - (problem.taps - 1) + w, c);
+      for (int w = 0; w <= before; ++w) {
+        const std::int64_t token = t - before + w;
+        sums[0] +=
+            problem.weight(c, w) * (token < t0 ? problem.input_before(run, t0, static_cast<int>(token - t0) + before, c)
+                                               : problem.input(run, token, c));
+      }
       store(run.row, t, c, sums);
     }
   }
@@ -128,14 +134,16 @@ struct ChannelKernel {
 template <Scalar T, class Exec, int Taps>
 struct HostKernel {
   using A = accumulator_t<T>;
-  static constexpr std::int64_t block = 256;
+  static constexpr std::int64_t block = impl::conv_block<Exec>;
 
   Problem<T, Exec> problem;
   std::int64_t strips;
   bool past_cache;
 
   explicit HostKernel(const Problem<T, Exec>& p)
-      : problem(p), strips(impl::conv_strips<A, Taps>(p.channels)), past_cache(impl::goes_past_cache(p.out)) {}
+      : problem(p),
+        strips(impl::conv_strips<A, Taps>(p.channels)),
+        past_cache(!p.in_place() && impl::goes_past_cache(p.out)) {}
 
   [[nodiscard]] std::int64_t items() const { return (problem.tokens() + block - 1) / block * strips; }
 
@@ -162,6 +170,37 @@ struct HostKernel {
         [&](std::int64_t row, std::int64_t t0, std::int64_t t1) {
           for (std::int64_t t = t0; t < t1; ++t) input.clear(input.row(problem.out, row, t));
         });
+  }
+};
+
+/// The inputs before each block of tokens but the first, before outputs take their place. On a host one thread per row
+/// of channels.
+template <Scalar T, class Exec>
+struct InputsBeforeBlocks {
+  Problem<T, Exec> problem;
+
+  /// Rows of channels, or on a device their elements.
+  [[nodiscard]] std::int64_t items() const {
+    return static_cast<std::int64_t>(impl::is_host_execution<Exec>
+                                         ? problem.before_blocks.extent(0) * problem.before_blocks.extent(1)
+                                         : problem.before_blocks.size());
+  }
+
+  KOKKOS_FUNCTION void operator()(std::int64_t item) const {
+    if constexpr (impl::is_host_execution<Exec>) {
+      for (std::int64_t c = 0; c < problem.channels; ++c) keep(item, c);
+    } else {
+      keep(item / problem.channels, item % problem.channels);
+    }
+  }
+
+ private:
+  KOKKOS_FUNCTION void keep(std::int64_t row_of_channels, std::int64_t c) const {
+    const std::int64_t block = row_of_channels / (problem.taps - 1);
+    const std::int64_t w = row_of_channels % (problem.taps - 1);
+    const std::int64_t row = block * impl::conv_block<Exec> / problem.length;
+    const std::int64_t t = block * impl::conv_block<Exec> % problem.length - (problem.taps - 1) + w;
+    if (t >= 0) problem.before_blocks(block, w, c) = problem.x(row, t, c);  // of another row nobody asks
   }
 };
 
@@ -209,6 +248,16 @@ bool has_fast_rows(const Problem<T, Exec>& problem) {
   return 2 <= problem.taps && problem.taps <= 4 && problem.has_whole_packs() && tile::has_whole_packs(problem.out);
 }
 
+template <class Exec>
+std::int64_t blocks_of(std::int64_t tokens) {
+  return (tokens + impl::conv_block<Exec> - 1) / impl::conv_block<Exec>;
+}
+
+template <Scalar T, class Exec>
+bool is_in_place(const CausalConv1dArguments<T, Exec>& arguments) {
+  return arguments.x.size() > 0 && arguments.out.data() == arguments.x.data();
+}
+
 template <Scalar T, class Exec>
 void check(const CausalConv1dArguments<T, Exec>& arguments, const SequenceRuns& runs) {
   const char* name = "krait::causal_conv1d";
@@ -218,18 +267,55 @@ void check(const CausalConv1dArguments<T, Exec>& arguments, const SequenceRuns& 
   impl::require_extents(name, "out", extents(arguments.out), {runs.rows(), runs.length(), channels});
   if (!is_absent(arguments.final_states))
     impl::require_extents(name, "final_states", extents(arguments.final_states), {runs.states(), channels, taps - 1});
+  if (!is_in_place(arguments)) return;
+  for (std::size_t r = 0; r < 3; ++r) {
+    KRAIT_REQUIRE(ShapeError, arguments.out.extent(r) <= 1 || arguments.out.stride(r) == arguments.x.stride(r), name,
+                  ": out takes the place of x, but its stride ", r, " is ", arguments.out.stride(r), ", expected ",
+                  arguments.x.stride(r));
+  }
+  KRAIT_REQUIRE(ConfigError, is_absent(arguments.x_map), name, ": out takes the place of x, but x_map is given");
+  KRAIT_REQUIRE(ConfigError,
+                is_absent(arguments.final_states) || !arguments.initial_states.begins_at(arguments.final_states.data()),
+                name, ": out takes the place of x, but initial_states and final_states share memory");
+  const std::size_t bytes = causal_conv1d_workspace_bytes<T, Exec>(runs.rows(), runs.length(), channels, taps);
+  KRAIT_REQUIRE(CapacityError, arguments.workspace.extent(0) >= bytes, name,
+                ": out takes the place of x, but workspace has ", arguments.workspace.extent(0), " bytes, ", bytes,
+                " are needed");
+}
+
+template <Scalar T, class Exec>
+void store_final_states(const Exec& exec, const std::string& label, const Problem<T, Exec>& problem,
+                        const Tensor<T***, Exec>& final_states, const SequenceRuns& runs) {
+  if (is_absent(final_states)) return;
+  const auto items = static_cast<std::int64_t>(runs.host().size()) * problem.channels;
+  Kokkos::parallel_for(label + "::final_states",
+                       Kokkos::RangePolicy<Exec, Kokkos::IndexType<std::int64_t>>(exec, 0, items),
+                       FinalStates<T, Exec>{problem, final_states});
 }
 
 }  // namespace
 
 template <Scalar T, class Exec>
+std::size_t causal_conv1d_workspace_bytes(std::int64_t rows, std::int64_t length, std::int64_t channels,
+                                          std::int64_t taps) {
+  return static_cast<std::size_t>(blocks_of<Exec>(rows * length) * (taps - 1) * channels) * sizeof(T);
+}
+
+template <Scalar T, class Exec>
 void causal_conv1d(const Exec& exec, const CausalConv1dArguments<T, Exec>& arguments, const SequenceRuns& runs) {
   check(arguments, runs);
-  const Problem<T, Exec> problem{impl::conv_input<T, Exec>(arguments, runs), arguments.out};
+  Problem<T, Exec> problem{impl::conv_input<T, Exec>(arguments, runs), arguments.out};
   const bool by_rows = has_fast_rows(problem);
   const std::string label = impl::operator_label<T>("krait::causal_conv1d", impl::path_of_rows<Exec>(by_rows));
   const Kokkos::Profiling::ScopedRegion region(label);
 
+  if (is_in_place(arguments) && problem.taps > 1) {
+    problem.before_blocks =
+        make_tensor<T***, Exec, 3>(reinterpret_cast<T*>(arguments.workspace.data()),
+                                   {blocks_of<Exec>(problem.tokens()), problem.taps - 1, problem.channels});
+    launch(exec, label + "::inputs_before_blocks", InputsBeforeBlocks<T, Exec>{problem});
+    store_final_states(exec, label, problem, arguments.final_states, runs);
+  }
   if constexpr (tile::works_in_packs<Exec>) {
     if (by_rows)
       launch_by_channels<tile::pack_size<T>>(exec, label, problem);
@@ -243,16 +329,12 @@ void causal_conv1d(const Exec& exec, const CausalConv1dArguments<T, Exec>& argum
     else
       launch_by_channels<1>(exec, label, problem);
   }
-  if (!is_absent(arguments.final_states)) {
-    const auto items = static_cast<std::int64_t>(runs.host().size()) * problem.channels;
-    Kokkos::parallel_for(label + "::final_states",
-                         Kokkos::RangePolicy<Exec, Kokkos::IndexType<std::int64_t>>(exec, 0, items),
-                         FinalStates<T, Exec>{problem, arguments.final_states});
-  }
+  if (!problem.in_place()) store_final_states(exec, label, problem, arguments.final_states, runs);
 }
 
-#define KRAIT_INSTANTIATE(T, EXEC) \
-  template void causal_conv1d<T, EXEC>(const EXEC&, const CausalConv1dArguments<T, EXEC>&, const SequenceRuns&);
+#define KRAIT_INSTANTIATE(T, EXEC)                                                                               \
+  template void causal_conv1d<T, EXEC>(const EXEC&, const CausalConv1dArguments<T, EXEC>&, const SequenceRuns&); \
+  template std::size_t causal_conv1d_workspace_bytes<T, EXEC>(std::int64_t, std::int64_t, std::int64_t, std::int64_t);
 KRAIT_FOR_EACH_SCALAR_AND_SPACE(KRAIT_INSTANTIATE)
 #undef KRAIT_INSTANTIATE
 

@@ -19,6 +19,11 @@
 
 namespace krait::impl {
 
+/// Tokens, counted through all rows, that one thread walks: it begins with the inputs before them.
+constexpr std::int64_t conv_block_of(bool on_device) { return on_device ? 32 : 256; }
+template <class Exec>
+inline constexpr std::int64_t conv_block = conv_block_of(!is_host_execution<Exec>);
+
 /// The inputs of the convolution, as every kernel sees them.
 template <Scalar T, class Exec>
 struct ConvInput {
@@ -35,6 +40,10 @@ struct ConvInput {
   std::int64_t channels;
   int taps;
   bool silu;
+  /// Where outputs take the place of inputs: the inputs before each block of tokens, (blocks, taps - 1, channels).
+  Tensor<T***, Exec> before_blocks = {};
+
+  [[nodiscard]] KOKKOS_FUNCTION bool in_place() const { return before_blocks.data() != nullptr; }
 
   [[nodiscard]] KOKKOS_FUNCTION std::int64_t place(std::int64_t t) const {
     return x_map.data() == nullptr ? t : x_map(t);
@@ -46,6 +55,13 @@ struct ConvInput {
     return initial.absent() || !run.has_state() ? A(0) : initial(run.state, c, t - run.begin + taps - 1);
   }
 
+  /// Input w of the taps - 1 before token t, to which a walk comes: there the run begins, or a block.
+  [[nodiscard]] KOKKOS_FUNCTION A input_before(const Run& run, std::int64_t t, int w, std::int64_t c) const {
+    const std::int64_t token = t - (taps - 1) + w;
+    if (in_place() && token >= run.begin) return static_cast<A>(before_blocks(block_of(run, t), w, c));
+    return input(run, token, c);
+  }
+
   [[nodiscard]] KOKKOS_FUNCTION A bias_of(std::int64_t c) const { return bias.data() == nullptr ? A(0) : bias(c); }
 
   /// input() of the N channels from c on.
@@ -54,6 +70,14 @@ struct ConvInput {
     if (t >= run.begin) return tile::load_packs<N>(&x(run.row, place(t), c), to);
     KRAIT_UNROLLED
     for (int n = 0; n < N; ++n) to[n] = input(run, t, c + n);
+  }
+
+  /// input_before() of the N channels from c on.
+  template <int N>
+  KOKKOS_FUNCTION void inputs_before(const Run& run, std::int64_t t, int w, std::int64_t c, A (&to)[N]) const {
+    const std::int64_t token = t - (taps - 1) + w;
+    if (in_place() && token >= run.begin) return tile::load_packs<N>(&before_blocks(block_of(run, t), w, c), to);
+    inputs(run, token, c, to);
   }
 
   /// Weights and bias of the N channels from c on. Those of several channels lie in packs.
@@ -97,6 +121,10 @@ struct ConvInput {
   }
 
  private:
+  [[nodiscard]] KOKKOS_FUNCTION std::int64_t block_of(const Run& run, std::int64_t t) const {
+    return (run.row * length + t) / conv_block<Exec>;
+  }
+
   template <class OnRun, class OnPadding>
   KOKKOS_FUNCTION void walk_row(std::int64_t row, std::int64_t first, std::int64_t last, const OnRun& on_run,
                                 const OnPadding& on_padding) const {

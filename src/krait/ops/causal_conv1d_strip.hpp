@@ -63,7 +63,7 @@ struct ConvStripInput {
   /// Goes to token t of the run.
   KOKKOS_FUNCTION void enter(const Run& run, std::int64_t t) {
     for (int w = 0; w + 1 < input.taps; ++w) {
-      for (int c = 0; c < columns; ++c) history[w][c] = input.input(run, t - (input.taps - 1) + w, channel + c);
+      for (int c = 0; c < columns; ++c) history[w][c] = input.input_before(run, t, w, channel + c);
     }
   }
 

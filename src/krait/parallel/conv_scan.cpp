@@ -222,7 +222,8 @@ void ConvScan<T, Exec>::convolve(const Exec& exec, const SequenceOperatorParamet
                                  .map = tensors.map,
                                  .out = columns(tensors.conv_out, begin, count),
                                  .states = tensors.conv_states,
-                                 .final_states = tensors.final_conv_states},
+                                 .final_states = tensors.final_conv_states,
+                                 .workspace = tensors.conv_workspace},
            runs);
 }
 
@@ -241,6 +242,7 @@ void ConvScan<T, Exec>::convolve(const Exec& exec, const SequenceOperatorParamet
   convolution.out = channels.out;
   convolution.activation = config_.activation;
   convolution.x_map = channels.map;
+  convolution.workspace = channels.workspace;
   causal_conv1d(exec, convolution, runs);
 }
 

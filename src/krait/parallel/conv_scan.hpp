@@ -31,8 +31,8 @@ template <Scalar T, class Exec>
 struct ConvScanTensors {
   Tensor<const T***, Exec> input;         ///< (b, places, x | B | C | dt)
   Tensor<const std::int64_t*, Exec> map;  ///< (L), absent when places are tokens
-  Tensor<T***, Exec> conv_out;            ///< (b, L, x | B | C), overwritten, in order of tokens
-  Tensor<T***, Exec> out;                 ///< (b, places, d_inner), overwritten; may not overlap the others
+  Tensor<T***, Exec> conv_out;  ///< (b, L, x | B | C), overwritten, in order of tokens; without a map perhaps in input
+  Tensor<T***, Exec> out;       ///< (b, places, d_inner), overwritten; may not overlap the others
   /// \name States at the ends of runs, all optional
   /// \{
   MixedTensor<T, 3, Exec> conv_states = {};   ///< (n, channels, d_conv - 1) inputs before each run; zero if absent
@@ -40,6 +40,7 @@ struct ConvScanTensors {
   Tensor<T***, Exec> final_conv_states = {};  ///< like conv_states, behind each run; overwritten
   Tensor<accumulator_t<T>****, Exec> final_states = {};  ///< like states, that leave; overwritten
   /// \}
+  Tensor<std::byte*, Exec> conv_workspace = {};  ///< as causal_conv1d() wants it where conv_out lies in input
 };
 
 /// Some of them by themselves, where the others are elsewhere.
@@ -54,6 +55,7 @@ struct ConvChannels {
   Tensor<T***, Exec> out;                 ///< (b, L, channels), overwritten, in order of tokens
   MixedTensor<T, 3, Exec> states = {};    ///< (n, channels, d_conv - 1), as in ConvScanTensors, and so below
   Tensor<T***, Exec> final_states = {};
+  Tensor<std::byte*, Exec> workspace = {};
 };
 
 /// Heads of a scan, those of a block.

@@ -10,6 +10,7 @@
 
 #include <krait/core/error.hpp>
 #include <krait/layout/head_partition.hpp>
+#include <krait/ops/causal_conv1d_input.hpp>
 #include <krait/parallel/head_blocks.hpp>
 #include <krait/parallel/relay.hpp>
 #include <krait/parallel/state_exchange_form.hpp>
@@ -202,6 +203,15 @@ struct Model {
     const std::int64_t out = config.d_inner();
     const std::int64_t conv = config.conv_channels();
     return number() * sharding.most_tokens() * (work.backward ? 2 * in + out + 2 * conv : in + out + conv);
+  }
+
+  /// The same where a forward convolves in place.
+  [[nodiscard]] std::int64_t layer_memory_in_place() const {
+    if (work.backward) return layer_memory();
+    const std::int64_t block = impl::conv_block_of(work.on_device);
+    const std::int64_t blocks = (work.batch * sharding.most_tokens() + block - 1) / block;
+    return number() * sharding.most_tokens() * (config.input_width() + config.d_inner()) +
+           work.scalar_bytes * blocks * (config.d_conv - 1) * config.conv_channels();
   }
 };
 
@@ -534,7 +544,7 @@ Prediction state_passing(const Model& model, StateExchange exchange) {
   const std::int64_t tokens = model.sharding.most_tokens();
   const std::int64_t heads = model.config.heads;
   result.seconds = model.layer_seconds(tokens, heads, model.config.conv_channels());
-  result.memory_bytes_per_rank = model.layer_memory();
+  result.memory_bytes_per_rank = model.layer_memory_in_place();
   if (model.sharding.segments() <= 1) return result;
 
   const Exchanged states = exchange == StateExchange::all_gather ? all_gather(model)

@@ -143,15 +143,18 @@ auto StatePassing<T, Exec>::plan_for(const Exec& exec, const SequenceLayout& lay
 }
 
 template <Scalar T, class Exec>
-OperatorRoom StatePassing<T, Exec>::room(const Communicator&, const SequenceLayout&, std::int64_t) const {
-  return {};
+OperatorRoom StatePassing<T, Exec>::room(const Communicator&, const SequenceLayout& layout, std::int64_t batch) const {
+  // To convolve in place: the tensors themselves, and nothing behind them.
+  const std::int64_t places = batch * layout.local_length();
+  return {.xBCdt = places * config_.input_width(), .y = places * config_.d_inner()};
 }
 
 template <Scalar T, class Exec>
 std::size_t StatePassing<T, Exec>::workspace_bytes(const Communicator&, const SequenceLayout& layout,
-                                                   std::int64_t batch, bool) const {
-  return with_exchanges(layout, batch,
-                        [this](const Exchanges& plan) { return impl::PassingBlocks<T, Exec>(config_, plan).bytes; });
+                                                   std::int64_t batch, bool overwrite_input) const {
+  return with_exchanges(layout, batch, [&](const Exchanges& plan) {
+    return impl::PassingBlocks<T, Exec>(config_, plan, overwrite_input).bytes;
+  });
 }
 
 template <Scalar T, class Exec>
@@ -183,13 +186,14 @@ void StatePassing<T, Exec>::forward(const Exec& exec, const Communicator& contex
   const Kokkos::Profiling::ScopedRegion region("krait::StatePassing::forward");
   const std::string function = "krait::StatePassing::forward";
   const std::int64_t batch = documents.rows();
+  const bool overwrites = arguments.overwrites_input();
   const bool with_states = any_given(arguments.initial, arguments.final);
   const PieceStates which = with_states ? PieceStates::all : PieceStates::heads;
   impl::SharedValue head_blocks{"the blocks of heads", 0};
   const auto check = [&] {
     layout.require_match(function, context.place());
     impl::check_operator_call(function, config_, context, layout, documents, parameters, arguments,
-                              workspace_bytes(context, layout, batch, false), {},
+                              workspace_bytes(context, layout, batch, overwrites), room(context, layout, batch),
                               saved_bytes(context, layout, batch, arguments.saving));
     Plan& plan = plan_for(exec, layout, batch);
     const auto& runs = plan.cut(layout, documents, which).runs;
@@ -203,7 +207,7 @@ void StatePassing<T, Exec>::forward(const Exec& exec, const Communicator& contex
   const std::int64_t channels = config_.conv_channels();
   const std::int64_t taps = plan.halo.taps();
 
-  const impl::PassingBlocks<T, Exec> blocks(config_, plan);
+  const impl::PassingBlocks<T, Exec> blocks(config_, plan, overwrites);
   const impl::PassingSaved<T, Exec> saved(config_, plan, arguments.saving);
   const impl::PassingStates<T, Exec> pieces(plan, runs.pieces.states(), which);
   std::byte* const workspace = arguments.workspace.data();
@@ -221,9 +225,14 @@ void StatePassing<T, Exec>::forward(const Exec& exec, const Communicator& contex
   plan.halo.unpack(exec, arrived, cut.states.parts(), conv_before);
   impl::ConvScanTensors<T, Exec> tensors;
   tensors.input = arguments.xBCdt;
-  tensors.conv_out =
-      make_tensor<T***, Exec, 3>(reinterpret_cast<T*>(keep_conv ? kept + saved.conv_out : workspace + blocks.conv_out),
-                                 {batch, layout.local_length(), channels});
+  if (overwrites && !keep_conv) {
+    tensors.conv_out = impl::columns(arguments.xBCdt, 0, channels);
+    tensors.conv_workspace = memory_of<Exec>(workspace + blocks.in_place, blocks.in_place_bytes);
+  } else {
+    tensors.conv_out = make_tensor<T***, Exec, 3>(
+        reinterpret_cast<T*>(keep_conv ? kept + saved.conv_out : workspace + blocks.conv_out),
+        {batch, layout.local_length(), channels});
+  }
   tensors.out = arguments.y;
   tensors.conv_states = conv_before;
   if (!is_absent(arguments.final.conv))

@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include <krait/core/workspace.hpp>
+#include <krait/ops/causal_conv1d.hpp>
 #include <krait/parallel/saving.hpp>
 #include <krait/parallel/state_passing_plan.hpp>
 
@@ -61,15 +62,20 @@ struct PassingStateGradients {
   }
 };
 
-/// The workspace of a forward.
+/// The workspace of a forward. In place, the convolution has its output where its input is.
 template <Scalar T, class Exec>
 struct PassingBlocks {
-  std::size_t conv_out, states, halo_out, halo_in, maps, exchange, bytes;
+  std::size_t conv_out = 0, in_place = 0, in_place_bytes = 0, states, halo_out, halo_in, maps, exchange, bytes;
 
-  PassingBlocks(const SequenceOperatorConfig& config, const PassingExchanges<T, Exec>& plan) {
+  PassingBlocks(const SequenceOperatorConfig& config, const PassingExchanges<T, Exec>& plan, bool overwrite_input) {
     const PassingStates<T, Exec> heads(plan, plan.slots, PieceStates::heads);
     WorkspaceLayout space;
-    conv_out = space.add<T>(plan.places * config.conv_channels());
+    if (overwrite_input) {
+      in_place_bytes = causal_conv1d_workspace_bytes<T, Exec>(1, plan.places, config.conv_channels(), config.d_conv);
+      in_place = space.add<std::byte>(static_cast<std::int64_t>(in_place_bytes));
+    } else {
+      conv_out = space.add<T>(plan.places * config.conv_channels());
+    }
     states = space.add<std::byte>(static_cast<std::int64_t>(heads.bytes));
     halo_out = space.add<T>(plan.halo.outgoing());
     halo_in = space.add<T>(plan.halo.incoming());
