@@ -184,7 +184,8 @@ double seconds_per_byte_packed(const Exec& exec, const Communicator& comm, const
   const double seconds = seconds_of(
       exec, comm,
       [&] {
-        enter.enter(exec, comm, in, tokens_side, heads_side).request.wait_on(exec);
+        enter.pack(exec, in, tokens_side);  // as HiddenParallel does, whose input may lie where tokens arrive
+        enter.send_to_heads(exec, comm, tokens_side, heads_side).wait_on(exec);
         leave.send_to_sequence(exec, comm, heads_side, tokens_side).wait_on(exec);
         leave.unpack(exec, tokens_side, out);
       },
