@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#include <krait/tile/host/coming_rows.hpp>
+#include <krait/tile/host/coming_rows-inl.h>
 #include <krait/tile/host/scan_chunk.hpp>
 
 // clang-format off

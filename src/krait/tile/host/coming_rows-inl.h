@@ -2,7 +2,7 @@
 #pragma once
 
 /// \file
-/// Asks for what comes.
+/// Asks for what comes. With a header of Highway, so not one that has to compile without it.
 
 #include <hwy/base.h>
 #include <hwy/cache_control.h>
