@@ -161,8 +161,9 @@ TYPED_TEST(CausalConv1d, InPlaceHasTheSameBits) {
         const auto bytes = krait::causal_conv1d_workspace_bytes<T, Exec>(runs.rows(), runs.length(), 19, taps);
         auto arguments = conv.arguments();
         arguments.out = conv.x;
-        arguments.workspace = Kokkos::View<std::byte*>("krait::test::workspace", bytes);
-        Kokkos::deep_copy(arguments.workspace, std::byte{0xff});  // NaN
+        const Kokkos::View<std::byte*> workspace("krait::test::workspace", bytes);
+        Kokkos::deep_copy(workspace, std::byte{0xff});  // NaN
+        arguments.workspace = workspace;
         krait::causal_conv1d<T>(Exec(), arguments, runs);
         EXPECT_EQ(values_of(conv.x), want);
         EXPECT_EQ(values_of(conv.final_states), states);
@@ -181,12 +182,14 @@ TYPED_TEST(CausalConv1d, InPlaceRefusesWhatCannotBe) {
   EXPECT_THAT(call, ThrowsMessage<krait::CapacityError>(
                         HasSubstr("krait::causal_conv1d: out takes the place of x, but workspace has 0 bytes, ")));
   const auto bytes = krait::causal_conv1d_workspace_bytes<T, Exec>(runs.rows(), runs.length(), 5, 4);
-  arguments.workspace = Kokkos::View<std::byte*>("krait::test::workspace", bytes);
+  const Kokkos::View<std::byte*> workspace("krait::test::workspace", bytes);
+  arguments.workspace = workspace;
   EXPECT_NO_THROW(call());
   arguments.initial_states = conv.final_states;
   EXPECT_THAT(call, ThrowsMessage<krait::ConfigError>(HasSubstr("initial_states and final_states share memory")));
   arguments.initial_states = {};
-  arguments.x_map = Kokkos::View<std::int64_t*>("krait::test::map", runs.length());
+  const Kokkos::View<std::int64_t*> map("krait::test::map", runs.length());
+  arguments.x_map = map;
   EXPECT_THAT(call, ThrowsMessage<krait::ConfigError>(HasSubstr("out takes the place of x, but x_map is given")));
 }
 
