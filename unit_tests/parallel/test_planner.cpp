@@ -416,9 +416,10 @@ TEST(Planner, MemoryOfHiddenParallelIsThatOfItsBlocks) {
       Workload work = workload(config, Sharding::of(layout), 4);
       work.backward = true;
       work.saving = saving;
-      const std::int64_t scratch = krait::impl::ConvScan<float, Kokkos::DefaultExecutionSpace>::backward_scratch_bytes(
-          config, hidden.partition(world.place()), 1, length,
-          krait::impl::shared_head_blocks(config, world.size(), false));  // not predicted
+      const auto scratch =
+          static_cast<std::int64_t>(krait::impl::ConvScan<float, Kokkos::DefaultExecutionSpace>::backward_scratch_bytes(
+              config, hidden.partition(world.place()), 1, length,
+              krait::impl::shared_head_blocks(config, world.size(), false)));  // not predicted
       const std::int64_t with_backward =
           4 * (2 * in + std::max(out, hidden.backward_room(world, layout, 1, saving))) +
           static_cast<std::int64_t>(hidden.saved_bytes(world, layout, 1, saving) +

@@ -45,7 +45,7 @@ inline constexpr int copy_packs = 4;
 /// work.
 template <class T, class Exec>
 inline constexpr std::int64_t longest_piece =
-    tile::works_in_packs<Exec> ? copy_lanes * copy_packs * tile::pack_size<T> : INT64_MAX;
+    tile::works_in_packs<Exec> ? std::int64_t{copy_lanes} * copy_packs * tile::pack_size<T> : INT64_MAX;
 
 /// Lanes of one thread of a team, or nothing on a host, where the compiler makes the vectors.
 struct OneLane {
@@ -69,13 +69,13 @@ KOKKOS_FUNCTION void copy_columns(const OneLane& lanes, T* KOKKOS_RESTRICT to, s
 template <class Member, class T>
 KOKKOS_FUNCTION void copy_packs_of(const Member& team, T* to, const T* from, std::int64_t packs) {
   using Pack = tile::Pack<T, tile::pack_size<T>>;
-  for (std::int64_t begin = 0; begin < packs; begin += copy_lanes * copy_packs) {
+  for (std::int64_t begin = 0; begin < packs; begin += std::int64_t{copy_lanes} * copy_packs) {
     Kokkos::parallel_for(Kokkos::ThreadVectorRange(team, copy_lanes), [&](const int lane) {
       Pack moved[copy_packs];
       const T* const first = from + (begin + lane) * tile::pack_size<T>;
       T* const target = to + (begin + lane) * tile::pack_size<T>;
       constexpr int next = copy_lanes * tile::pack_size<T>;
-      const auto there = [&](int i) { return begin + lane + i * copy_lanes < packs; };
+      const auto there = [&](int i) { return begin + lane + std::int64_t{i} * copy_lanes < packs; };
       KRAIT_UNROLLED
       for (int i = 0; i < copy_packs; ++i) {
         if (there(i)) moved[i] = Pack::load(first + i * next);

@@ -382,7 +382,7 @@ class SweepTeam {
                                        int heads, tile::Coming& coming) const {
     constexpr auto size = static_cast<std::int64_t>(sizeof(T));
     if (!tensor.given() || tensor.stride[3] != 1) return;
-    coming.rows[coming.count++] = {static_cast<int>(count), static_cast<int>(heads * width_ * size),
+    coming.rows[coming.count++] = {static_cast<int>(count), static_cast<int>(heads * size * width_),
                                    reinterpret_cast<const char*>(&tensor(row_, first, head, channel_)),
                                    tensor.stride[1] * size};
   }

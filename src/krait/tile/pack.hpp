@@ -75,7 +75,7 @@ class alignas(N * sizeof(V)) Pack {
     KRAIT_UNROLLED
     for (int i = 0; i < units; ++i) {
       if constexpr (in_pairs) {
-        pack.units_[i] = cuda::pack<V>(values[2 * i], values[2 * i + 1]);
+        pack.units_[i] = cuda::pack<V>(values[std::ptrdiff_t{2} * i], values[std::ptrdiff_t{2} * i + 1]);
       } else {
         pack.units_[i] = static_cast<V>(values[i]);
       }
