@@ -108,6 +108,32 @@ TYPED_TEST(SsdScanTensors, SlicesOfOneProjection) {
   expect_same_outputs(got, want);
 }
 
+TYPED_TEST(SsdScanTensors, OutputsInThePlaceOfInputs) {
+  using T = TypeParam;
+  for (const krait::impl::SsdScanTiling& tiling :
+       {krait::impl::SsdScanTiling{}, krait::impl::SsdScanTiling{.chunk = 7, .head_tile = 3},
+        krait::impl::SsdScanTiling{.chunk = 16, .head_block = 2, .abreast = 2}}) {
+    for (const std::int64_t segments : {1, 3}) {
+      ScanSetup setup = full();
+      setup.gate = setup.store_y = segments == 3;
+      setup.options.segments = segments;
+      const ScanData<T> want(setup, 2);
+      run_scan(want, rows_of(want), tiling);
+      const ScanData<T> got(setup, 2);
+      auto arguments = got.arguments();
+      arguments.out = got.x;
+      const Exec exec;
+      const SsdScanPlan<T> plan(exec, setup.shape, setup.options, tiling);
+      krait::ssd_scan(exec, plan, arguments, rows_of(got));
+      EXPECT_TRUE(same(got.x, want.out)) << "chunk " << tiling.chunk << ", segments " << segments;
+      EXPECT_TRUE(same(got.final_states, want.final_states));
+      if (setup.store_y) {
+        EXPECT_TRUE(same(got.y, want.y));
+      }
+    }
+  }
+}
+
 TYPED_TEST(SsdScanTensors, LayoutLeft) {
   using T = TypeParam;
   using V = krait::accumulator_t<T>;

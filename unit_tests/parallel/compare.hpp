@@ -39,13 +39,14 @@ struct Call {
     const auto input = with_room<T>(
         make_shard<T>(layout, rows, config.input_width(), normal_values(3, layout.length(), config.input_width())),
         room.xBCdt);
-    const auto y = with_room<T>(poisoned_view<Array<T***>>(rows, layout.local_length(), config.d_inner()), room.y);
+    const auto apart = with_room<T>(poisoned_view<Array<T***>>(rows, layout.local_length(), config.d_inner()), room.y);
+    const auto y = room.y_over_x ? krait::impl::columns(input.tensor, 0, config.d_inner()) : apart.tensor;
     const Array<std::byte*> workspace("krait::test::workspace",
                                       op.workspace_bytes(context, layout, rows, overwrite_input));
     op.forward(exec, context, layout, documents, parameters.views(),
-               {.xBCdt = input.tensor, .y = y.tensor, .workspace = workspace, .room = room});
+               {.xBCdt = input.tensor, .y = y, .workspace = workspace, .room = room});
     exec.fence("krait::test: forward is done");
-    return values_of(y.tensor);
+    return values_of(y);
   }
 };
 

@@ -18,14 +18,17 @@
 namespace krait {
 
 /// Where the intermediates of a forward without a backward lie in the workspace. `xBCdt` and `y` double as workspace of
-/// the operator; behind it, the gate lies in `xBCdt`.
+/// the operator. What follows it goes by blocks of tokens, whose gate lies where the operator has left room: in `xBCdt`,
+/// or, when y is there, in the operator's workspace.
 template <Scalar T, class Exec>
 struct MambaMixer<T, Exec>::Buffers {
   OperatorRoom room;
   std::size_t xBCdt = 0;
-  std::size_t y = 0;
+  std::size_t y = 0;  // if not in xBCdt
   std::size_t operator_offset = 0;
   std::size_t operator_bytes = 0;
+  std::int64_t block = 0;  // tokens
+  std::size_t gate = 0;
   std::size_t partial = 0;  // with tensor ranks: this rank's addend of the output, and the sum
   std::size_t sum = 0;
   std::size_t bytes = 0;
@@ -93,6 +96,12 @@ struct CopyFromFlat {
 template <class Exec>
 Tensor<std::byte*, Exec> bytes_at(const Workspace<Exec>& workspace, std::size_t offset, std::size_t bytes) {
   return make_tensor<std::byte*, Exec, 1>(workspace.template at<std::byte>(offset), {static_cast<std::int64_t>(bytes)});
+}
+
+/// Tokens of a (b, l, d) tensor.
+template <class View>
+View tokens_of(const View& view, std::int64_t first, std::int64_t count) {
+  return Kokkos::subview(view, Kokkos::ALL, Kokkos::make_pair(first, first + count), Kokkos::ALL);
 }
 
 template <class View>
@@ -177,9 +186,13 @@ auto MambaMixer<T, Exec>::buffers(const Communicator& context, const SequenceLay
   WorkspaceLayout space;
   Buffers result{.room = room};
   result.xBCdt = space.add<T>(std::max(places * here.input_width(), room.xBCdt));
-  result.y = space.add<T>(std::max(places * here.d_inner(), room.y));
+  if (!room.y_over_x) result.y = space.add<T>(std::max(places * here.d_inner(), room.y));
   result.operator_bytes = sequence_operator(layout, batch).workspace_bytes(context, layout, batch, true);
-  result.operator_offset = space.add<std::byte>(static_cast<std::int64_t>(result.operator_bytes));
+  result.block = std::min(layout.local_length(), std::max<std::int64_t>(projection_block(Exec()) / std::max<std::int64_t>(batch, 1), 1));
+  const auto gate = static_cast<std::size_t>(batch * result.block * here.d_inner()) * sizeof(T);
+  result.operator_offset = space.add<std::byte>(
+      static_cast<std::int64_t>(room.y_over_x ? std::max(result.operator_bytes, gate) : result.operator_bytes));
+  result.gate = room.y_over_x ? result.operator_offset : result.xBCdt;
   if (parallel_.tensor.size() > 1) {
     result.partial = space.add<accumulator_t<T>>(places * config_.d_model);
     result.sum = space.add<accumulator_t<T>>(places * config_.d_model);
@@ -437,7 +450,8 @@ void MambaMixer<T, Exec>::run(const Exec& exec, const Call& call, const Hidden& 
     return make_tensor<T***, Exec, 3>(workspace_->template at<T>(offset), {batch, call.layout.local_length(), width});
   };
   const Output xBCdt = tensor(place.xBCdt, here.input_width());
-  const Output y = tensor(place.y, here.d_inner());
+  const Output y =
+      place.room.y_over_x ? impl::columns(xBCdt, 0, here.d_inner()) : tensor(place.y, here.d_inner());
 
   project_in(exec, hidden, here.d_inner(), xBCdt);
   sequence_operator(call.layout, batch)
@@ -446,11 +460,15 @@ void MambaMixer<T, Exec>::run(const Exec& exec, const Call& call, const Hidden& 
                 .y = y,
                 .workspace = bytes_at(*workspace_, place.operator_offset, place.operator_bytes),
                 .room = place.room});
-  // The gate, not before it is needed: it lies where the operator's input was.
-  const Output z = tensor(place.xBCdt, here.d_inner());
-  project_in(exec, hidden, 0, z);
-  gate_and_norm(exec, y, z, y, {});
-  project_out(exec, y, out);
+  // The gate, not before it is needed; its memory gets what leaves the norm.
+  for (std::int64_t first = 0; first < call.layout.local_length(); first += place.block) {
+    const std::int64_t count = std::min(place.block, call.layout.local_length() - first);
+    const auto gate =
+        make_tensor<T***, Exec, 3>(workspace_->template at<T>(place.gate), {batch, count, here.d_inner()});
+    project_in(exec, tokens_of(hidden, first, count), 0, gate);
+    gate_and_norm(exec, tokens_of(Hidden(y), first, count), gate, gate, {});
+    project_out(exec, gate, tokens_of(out, first, count));
+  }
   if (parallel_.tensor.size() > 1) add_over_tensor_ranks(exec, place.partial, place.sum, out);
 }
 

@@ -90,7 +90,7 @@ inline constexpr std::int64_t largest_league = std::int64_t{1} << 20;
 template <class A, class Exec>
 struct ProductTile {
   static constexpr bool on_host = is_host_execution<Exec>;
-  static constexpr int rows = on_host ? 384 : 32;
+  static constexpr int rows = on_host ? projection_rows : 32;
   static constexpr int columns = on_host ? 128 : 32;
   static constexpr int depth = on_host ? 128 : 32;
   static constexpr int panel = on_host ? 256 / static_cast<int>(sizeof(A)) : columns;

@@ -316,7 +316,8 @@ ScanCall<T, Exec> make_call(const SsdScanPlan<T, Exec>& plan, const SsdScanArgum
   const int tile = plan.tiling().head_tile;
   call.rows_are_aligned = is_aligned(call.out, tile) && is_aligned(call.z, tile) && is_aligned(call.y, tile) &&
                           plan.shape().head_dim % vector_elements<T> == 0;
-  call.past_cache = goes_past_cache(a.out);
+  // What replaces x is in the caches already.
+  call.past_cache = goes_past_cache(a.out) && a.out.data() != a.x.data();
   return call;
 }
 

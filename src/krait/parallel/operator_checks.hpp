@@ -80,7 +80,8 @@ void check_operator_call(const std::string& function, const SequenceOperatorConf
   require_tensor(function, "xBCdt", arguments.xBCdt, {rows, layout.local_length(), config.input_width()});
   require_tensor(function, "y", arguments.y, {rows, layout.local_length(), config.d_inner()});
   if (arguments.overwrites_input()) {
-    KRAIT_REQUIRE(ShapeError, arguments.xBCdt.span_is_contiguous() && arguments.y.span_is_contiguous(), function,
+    KRAIT_REQUIRE(ShapeError,
+                  arguments.xBCdt.span_is_contiguous() && (room.y_over_x || arguments.y.span_is_contiguous()), function,
                   ": room is given, but xBCdt or y does not cover contiguous memory");
     KRAIT_REQUIRE(CapacityError, arguments.room.xBCdt >= room.xBCdt && arguments.room.y >= room.y, function,
                   ": room is ", arguments.room.xBCdt, " elements at xBCdt and ", arguments.room.y,

@@ -205,12 +205,12 @@ struct Model {
     return number() * sharding.most_tokens() * (work.backward ? 2 * in + out + 2 * conv : in + out + conv);
   }
 
-  /// The same where a forward convolves in place.
+  /// The same where a forward convolves in place and its output takes the place of x.
   [[nodiscard]] std::int64_t layer_memory_in_place() const {
     if (work.backward) return layer_memory();
     const std::int64_t block = impl::conv_block_of(work.on_device);
     const std::int64_t blocks = (work.batch * sharding.most_tokens() + block - 1) / block;
-    return number() * sharding.most_tokens() * (config.input_width() + config.d_inner()) +
+    return number() * sharding.most_tokens() * config.input_width() +
            work.scalar_bytes * blocks * (config.d_conv - 1) * config.conv_channels();
   }
 };

@@ -116,6 +116,7 @@ struct InitialStateGradients {
 struct OperatorRoom {
   std::int64_t xBCdt = 0;
   std::int64_t y = 0;
+  bool y_over_x = false;  ///< y may be the columns of x in xBCdt
 };
 
 /// Tensors of one call. b rows, l = layout.local_length() tokens of each.
@@ -127,7 +128,8 @@ struct SequenceOperatorArguments {
   Tensor<std::byte*, Exec> workspace;
   /// When at least what room() asks for: the operator uses the memory of `xBCdt` and `y` as further workspace, so that
   /// the peak of a rank is its share of the one-rank figure. The contents of `xBCdt` are lost then, and both must cover
-  /// contiguous memory. When 0: `xBCdt` stays as it is.
+  /// contiguous memory; but where room() says `y_over_x`, y may lie as it likes, also over x. When 0: `xBCdt` stays as
+  /// it is.
   OperatorRoom room = {};
   /// For a backward(): at least saved_bytes() bytes, filled with what that will need besides `xBCdt`. Absent: no
   /// backward follows.

@@ -144,9 +144,8 @@ auto StatePassing<T, Exec>::plan_for(const Exec& exec, const SequenceLayout& lay
 
 template <Scalar T, class Exec>
 OperatorRoom StatePassing<T, Exec>::room(const Communicator&, const SequenceLayout& layout, std::int64_t batch) const {
-  // To convolve in place: the tensors themselves, and nothing behind them.
-  const std::int64_t places = batch * layout.local_length();
-  return {.xBCdt = places * config_.input_width(), .y = places * config_.d_inner()};
+  // To convolve in place: the tensor itself, and nothing behind it.
+  return {.xBCdt = batch * layout.local_length() * config_.input_width(), .y_over_x = true};
 }
 
 template <Scalar T, class Exec>
