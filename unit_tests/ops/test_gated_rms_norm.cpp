@@ -166,14 +166,18 @@ TYPED_TEST(GatedRmsNorm, StoresTheReciprocalRootOfEachGroup) {
 TYPED_TEST(GatedRmsNorm, WorksInPlace) {
   for (const Arrangement arrangement : krait::test::all_arrangements) {
     for (const bool before : {false, true}) {
-      Norm<TypeParam> norm(2, 3, 40, arrangement);
-      norm.group_size = 20;
-      norm.norm_before_gate = before;
-      norm.run();
-      const auto want = values_of(norm.out);
-      norm.out = norm.x;
-      norm.run();
-      EXPECT_TRUE(all_close(norm.out, want, krait::test::exact()));
+      for (const std::int64_t features : {40, 16400}) {
+        for (const bool over_gate : {false, true}) {
+          Norm<TypeParam> norm(2, 3, features, arrangement);
+          norm.group_size = features / 2;
+          norm.norm_before_gate = before;
+          norm.run();
+          const auto want = values_of(norm.out);
+          norm.out = over_gate ? norm.z : norm.x;
+          norm.run();
+          EXPECT_TRUE(all_close(norm.out, want, krait::test::exact()));
+        }
+      }
     }
   }
 }

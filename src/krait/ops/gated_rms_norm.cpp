@@ -49,7 +49,7 @@ struct Problem : impl::NormInput<T, Exec> {
 
 /// One team per group, a thread takes N neighbouring features at a time: several lie in packs, a single one at any
 /// strides. A thread meets the same features in both sweeps, and the reduction between them ends all reading of the
-/// first, so out may be x.
+/// first, so out may be x or z.
 template <Scalar T, class Exec, int N>
 struct TeamKernel {
   using A = accumulator_t<T>;

@@ -16,7 +16,7 @@ struct GatedRmsNormArguments {
   Tensor<const T***, Exec> z;                    ///< (b, L, d) gate; optional
   Tensor<const accumulator_t<T>*, Exec> weight;  ///< (d); absent together with `normalize == false` only
   Tensor<const accumulator_t<T>*, Exec> bias;    ///< (d), optional
-  Tensor<T***, Exec> out;                        ///< (b, L, d); may be x itself
+  Tensor<T***, Exec> out;                        ///< (b, L, d); may be x or z itself
   /// (b, L, d / group_size), optional: 1 / sqrt(mean square + epsilon) of each group, 1 without `normalize`; for
   /// gated_rms_norm_backward().
   Tensor<accumulator_t<T>***, Exec> rstd = {};
