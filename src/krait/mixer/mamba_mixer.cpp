@@ -18,8 +18,8 @@
 namespace krait {
 
 /// Where the intermediates of a forward without a backward lie in the workspace. `xBCdt` and `y` double as workspace of
-/// the operator. What follows it goes by blocks of tokens, whose gate lies where the operator has left room: in `xBCdt`,
-/// or, when y is there, in the operator's workspace.
+/// the operator. What follows it goes by blocks of tokens, whose gate lies where the operator has left room: in
+/// `xBCdt`, or, when y is there, in the operator's workspace.
 template <Scalar T, class Exec>
 struct MambaMixer<T, Exec>::Buffers {
   OperatorRoom room;
@@ -188,7 +188,8 @@ auto MambaMixer<T, Exec>::buffers(const Communicator& context, const SequenceLay
   result.xBCdt = space.add<T>(std::max(places * here.input_width(), room.xBCdt));
   if (!room.y_over_x) result.y = space.add<T>(std::max(places * here.d_inner(), room.y));
   result.operator_bytes = sequence_operator(layout, batch).workspace_bytes(context, layout, batch, true);
-  result.block = std::min(layout.local_length(), std::max<std::int64_t>(projection_block(Exec()) / std::max<std::int64_t>(batch, 1), 1));
+  const std::int64_t rows = std::max<std::int64_t>(batch, 1);
+  result.block = std::min(layout.local_length(), std::max<std::int64_t>(projection_block(Exec()) / rows, 1));
   const auto gate = static_cast<std::size_t>(batch * result.block * here.d_inner()) * sizeof(T);
   result.operator_offset = space.add<std::byte>(
       static_cast<std::int64_t>(room.y_over_x ? std::max(result.operator_bytes, gate) : result.operator_bytes));
@@ -450,8 +451,7 @@ void MambaMixer<T, Exec>::run(const Exec& exec, const Call& call, const Hidden& 
     return make_tensor<T***, Exec, 3>(workspace_->template at<T>(offset), {batch, call.layout.local_length(), width});
   };
   const Output xBCdt = tensor(place.xBCdt, here.input_width());
-  const Output y =
-      place.room.y_over_x ? impl::columns(xBCdt, 0, here.d_inner()) : tensor(place.y, here.d_inner());
+  const Output y = place.room.y_over_x ? impl::columns(xBCdt, 0, here.d_inner()) : tensor(place.y, here.d_inner());
 
   project_in(exec, hidden, here.d_inner(), xBCdt);
   sequence_operator(call.layout, batch)

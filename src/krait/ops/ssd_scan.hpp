@@ -56,7 +56,7 @@ struct SsdScanArguments {
   Tensor<const T****, Exec> z;                           ///< (b, L, H, P) gate; optional
   Tensor<const accumulator_t<T>*, Exec> dt_bias;         ///< (H), optional
   MixedTensor<T, 4, Exec> initial_states;                ///< (n, H, P, N); zero if absent
-  Tensor<T****, Exec> out;  ///< (b, L, H, P): y, or y * silu(z) with a gate; without out_map it may be x itself
+  Tensor<T****, Exec> out;                               ///< (b, L, H, P): y, gated with z; may be x without out_map
   Tensor<T****, Exec> y;                                 ///< (b, L, H, P): y before the gate; optional, only with z
   Tensor<accumulator_t<T>****, Exec> final_states;       ///< (n, H, P, N), optional
   /// Optional (L): token t of dt lies at dt(row, dt_map(t), :); token t of out is stored at out(row, out_map(t), :).
