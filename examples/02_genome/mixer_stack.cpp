@@ -9,8 +9,8 @@
 namespace genome {
 namespace {
 
-// Streams beside the tokens: the residual stream, its norm, and the mixer's output.
-constexpr int streams = 3;
+// Streams beside the tokens: the residual stream, and its norm, which the mixer's output replaces.
+constexpr int streams = 2;
 
 struct AddTo {
   Hidden stream;
@@ -51,17 +51,16 @@ MixerStack::MixerStack(const Exec& exec, const Options& options, const krait::Co
 void MixerStack::forward(const Exec& exec, const krait::SequenceLayout& layout, const Hidden& stream,
                          Progress& progress) {
   const auto documents = krait::DocumentMap::whole_rows(1, layout.length());
-  const Hidden normed = like(exec, stream, "krait_genome::normed");
-  const Hidden mixed = like(exec, stream, "krait_genome::mixed");
+  const Hidden branch = like(exec, stream, "krait_genome::branch");
   for (std::size_t layer = 0; layer < mixers_.size(); ++layer) {
     progress.begin("layer " + std::to_string(layer + 1) + " of " + std::to_string(mixers_.size()) + " on " +
                    std::to_string(layout.ranks()) +
                    (layout.ranks() == 1 ? " rank" : std::string(" ranks, ") + krait::name_of(strategy_)));
     krait::gated_rms_norm(
         exec, krait::GatedRmsNormArguments<float, Exec>{
-                  .x = stream, .z = {}, .weight = norm_weight_, .bias = {}, .out = normed, .epsilon = norm_epsilon});
-    mixers_[layer].forward(exec, normed, layout, documents, mixed);
-    add(exec, stream, mixed);
+                  .x = stream, .z = {}, .weight = norm_weight_, .bias = {}, .out = branch, .epsilon = norm_epsilon});
+    mixers_[layer].forward(exec, branch, layout, documents, branch);
+    add(exec, stream, branch);
     exec.fence("krait_genome: a layer is done");
     progress.done();
   }
