@@ -98,6 +98,9 @@ class KraitPlan(unittest.TestCase):
             (["--heads", "10", "--groups", "4"], "--heads is 10 and --groups is 4; the groups must divide the heads"),
             (["--length"], "--length needs a value"),
             (["--batch", "2000000000", "--length", "1000000000000"], "at most 2^58"),
+            (["--heads", "1", "--groups", "1", "--head-dim", "2147483647", "--d-state", "2147483647", "--json"],
+             "at most 2^58"),
+            (["--bandwidth", "1e-300", "--json"], "network_bandwidth is 1e-300, expected 1e-30 to 1e30"),
         ]:
             result = run(*arguments)
             self.assertEqual((result.returncode, result.stdout), (2, ""), arguments)

@@ -217,8 +217,9 @@ const std::vector<Machine::Member>& Machine::members() {
 void Machine::validate() const {
   for (const auto& [name, member] : members()) {
     const double value = this->*member;
-    KRAIT_REQUIRE(ConfigError, std::isfinite(value) && value > 0, "krait::Machine: ", name, " is ", value,
-                  ", expected a positive number");
+    // Within these, no prediction overflows.
+    KRAIT_REQUIRE(ConfigError, 1e-30 <= value && value <= 1e30, "krait::Machine: ", name, " is ", value,
+                  ", expected 1e-30 to 1e30");
   }
 }
 

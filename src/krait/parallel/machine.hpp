@@ -35,7 +35,7 @@ struct Machine {
   /// All of them, with their names.
   static const std::vector<Member>& members();
 
-  /// \throws ConfigError naming a value that is not positive and finite
+  /// \throws ConfigError naming a value that is not of [1e-30, 1e30]
   void validate() const;
 
   friend bool operator==(const Machine&, const Machine&) = default;

@@ -617,6 +617,9 @@ void Workload::validate() const {
   const double bytes = static_cast<double>(batch) * static_cast<double>(sharding.length()) *
                        static_cast<double>(config.input_width()) * static_cast<double>(accumulator_bytes);
   require("batch * length * input_width * accumulator_bytes", bytes, bytes <= most_bytes, "at most 2^58");
+  const double state = static_cast<double>(batch) * static_cast<double>(config.d_inner()) *
+                       static_cast<double>(config.d_state) * static_cast<double>(accumulator_bytes);
+  require("batch * d_inner * d_state * accumulator_bytes", state, state <= most_bytes, "at most 2^58");
 }
 
 std::string Prediction::name() const {
