@@ -267,6 +267,57 @@ TEST_F(Refusals, TensorsWithoutMemory) {
   }
 }
 
+// Only what room() allows: y in the columns of x of an input that may be overwritten. One rank's mistake.
+TEST_F(Refusals, OutputsThatShareMemoryWithTheInput) {
+  const auto layout = SequenceLayout::zigzag(world_, 40);
+  const std::int64_t local = layout.local_length();
+  const std::int64_t width = config_.input_width();
+  const std::int64_t inner = config_.d_inner();
+  const auto documents = DocumentMap::whole_rows(2, 40);
+  const bool mine = world_.rank() == world_.size() - 1;
+  const OperatorParameters<float> parameters(config_, Decay::initialised);
+  const auto memory = poisoned_view<Array<float*>>(3 * 2 * local * width);
+  float* const first = memory.data() + 2 * local * width;
+  const auto xBCdt = make_tensor<float***, Exec, 3>(first, {2, local, width});
+  const auto right = make_tensor<float***, Exec, 3>(memory.data(), {2, local, inner});
+  const auto expect_refused = [&](Strategy strategy, bool overwrite, const Tensor<float***, Exec>& y) {
+    const auto op = make_sequence_operator<float>(strategy, config_);
+    const OperatorRoom room = overwrite ? op->room(world_, layout, 2) : OperatorRoom();
+    const Array<std::byte*> workspace("krait::test::workspace", op->workspace_bytes(world_, layout, 2, overwrite));
+    EXPECT_THAT(
+        [&] {
+          op->forward(Exec(), world_, layout, documents, parameters.views(),
+                      {.xBCdt = xBCdt, .y = mine ? y : right, .workspace = workspace, .room = room});
+        },
+        ThrowsMessage<ShapeError>(HasSubstr("y shares memory with xBCdt")))
+        << name_of(strategy) << ", overwrite " << overwrite;
+    world_.barrier();
+  };
+  const auto columns = [&](std::int64_t begin) { return krait::impl::columns(xBCdt, begin, inner); };
+  const auto at = [&](float* data) { return make_tensor<float***, Exec, 3>(data, {2, local, inner}); };
+  for (const bool overwrite : {true, false}) {
+    const Strategy strategy = Strategy::state_passing;
+    expect_refused(strategy, overwrite, columns(1));
+    expect_refused(strategy, overwrite, columns(width - inner));
+    expect_refused(strategy, overwrite, at(first));
+    expect_refused(strategy, overwrite, at(first + 2 * local * width - 1));
+    expect_refused(strategy, overwrite, at(first + 1 - 2 * local * inner));
+  }
+  expect_refused(Strategy::state_passing, false, columns(0));
+  expect_refused(Strategy::hidden_parallel, false, columns(0));
+}
+
+// The call says nothing of the strategy that would differ, and each has its own messages.
+TEST_F(Refusals, RanksWithDifferentStrategies) {
+  if (world_.size() == 1) return;
+  const auto layout = SequenceLayout::zigzag(world_, 40);
+  const bool mine = world_.rank() == world_.size() - 1;
+  const OperatorParameters<float> parameters(config_, Decay::initialised);
+  const Call<float> call{config_, mine ? Strategy::state_passing : Strategy::hidden_parallel};
+  EXPECT_THAT([&] { (void)call.run(world_, layout, DocumentMap::whole_rows(1, 40), parameters); },
+              ThrowsMessage<LayoutError>(HasSubstr("disagree on the strategy")));
+}
+
 // Each rank's arguments fit its own configuration.
 TEST_F(Refusals, RanksWithDifferentConfigurations) {
   if (world_.size() == 1) return;

@@ -164,11 +164,9 @@ void AgreedCall::operator()(const Communicator& group, const char* function, con
     return agreed.function == function && agreed.group.lock() == group.state();
   });
   if (last != agreed_.end() && last->layout == layout && same_documents(last->documents, documents)) return check();
-  std::vector<SharedValue> shared = {{"rows", documents.rows()},
-                                     {"length", layout.length()},
-                                     {"the configuration", configuration_},
-                                     {"the layout", fingerprint(layout)},
-                                     {"the documents", fingerprint(documents)}};
+  std::vector<SharedValue> shared = {{"rows", documents.rows()},          {"length", layout.length()},
+                                     {"the strategy", strategy_},         {"the configuration", configuration_},
+                                     {"the layout", fingerprint(layout)}, {"the documents", fingerprint(documents)}};
   if (more != nullptr) shared.push_back(*more);
   agree(group, function, shared, [&] {
     check();

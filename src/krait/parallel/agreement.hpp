@@ -48,11 +48,12 @@ bool same_documents(const DocumentMap& a, const DocumentMap& b);
 class AgreedCall {
  public:
   AgreedCall() = default;
-  /// Calls of an operator whose configuration must be the same on every rank, too.
-  explicit AgreedCall(const SequenceOperatorConfig& config) : configuration_(fingerprint(config)) {}
+  /// Calls of an operator that must be the same on every rank, with the same configuration.
+  AgreedCall(Strategy strategy, const SequenceOperatorConfig& config)
+      : strategy_(static_cast<std::int64_t>(strategy)), configuration_(fingerprint(config)) {}
 
   /// \param more  what else must be the same on every rank, read after `check`; may be null
-  /// \throws LayoutError on every rank when ranks come with different configurations, layouts or documents;
+  /// \throws LayoutError on every rank when ranks come with different strategies, configurations, layouts or documents;
   ///         what `check` throws
   void operator()(const Communicator& group, const char* function, const SequenceLayout& layout,
                   const DocumentMap& documents, const std::function<void()>& check, const SharedValue* more = nullptr);
@@ -64,6 +65,7 @@ class AgreedCall {
     SequenceLayout layout;
     DocumentMap documents;
   };
+  std::int64_t strategy_ = 0;
   std::int64_t configuration_ = 0;
   std::vector<Agreed> agreed_;
 };

@@ -16,7 +16,8 @@
 namespace krait {
 
 template <Scalar T, class Exec>
-HiddenParallel<T, Exec>::HiddenParallel(const SequenceOperatorConfig& config) : config_(config), agreed_(config) {
+HiddenParallel<T, Exec>::HiddenParallel(const SequenceOperatorConfig& config)
+    : config_(config), agreed_(Strategy::hidden_parallel, config) {
   config_.validate();
 }
 

@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <krait/core/error.hpp>
@@ -28,6 +30,19 @@ void require_tensor(const std::string& function, const char* name, const View& v
   KRAIT_REQUIRE(ShapeError, extents(view) == expected, function, ": ", name, " is ", extents(view), ", expected ",
                 expected);
   require_backed(function, name, view);
+}
+
+/// Whether two tensors of (row, token, column) share elements; at worst a wrong yes where their strides differ.
+template <class X, class Y>
+bool share_memory(const X& x, const Y& y) {
+  if (x.size() == 0 || y.size() == 0 || x.data() + x.span() <= y.data() || y.data() + y.span() <= x.data())
+    return false;
+  const bool side_by_side = x.stride(0) == y.stride(0) && x.stride(1) == y.stride(1) && x.stride(2) == 1 &&
+                            y.stride(2) == 1;  // columns of one matrix
+  const auto gap = static_cast<std::size_t>(std::abs(x.data() - y.data()));
+  const auto [left, right] =
+      x.data() <= y.data() ? std::pair(x.extent(2), y.extent(2)) : std::pair(y.extent(2), x.extent(2));
+  return !(side_by_side && left <= gap && gap + right <= static_cast<std::size_t>(x.stride(1)));
 }
 
 /// Throws unless `memory` is contiguous, has so many bytes and is aligned for elements of V.
@@ -79,6 +94,12 @@ void check_operator_call(const std::string& function, const SequenceOperatorConf
   const std::int64_t rows = documents.rows();
   require_tensor(function, "xBCdt", arguments.xBCdt, {rows, layout.local_length(), config.input_width()});
   require_tensor(function, "y", arguments.y, {rows, layout.local_length(), config.d_inner()});
+  const auto x = columns(arguments.xBCdt, 0, config.d_inner());
+  const bool over_x = arguments.overwrites_input() && room.y_over_x && x.data() == arguments.y.data() &&
+                      x.stride(0) == arguments.y.stride(0) && x.stride(1) == arguments.y.stride(1) &&
+                      arguments.y.stride(2) == 1;
+  KRAIT_REQUIRE(ShapeError, over_x || !share_memory(arguments.xBCdt, arguments.y), function,
+                ": y shares memory with xBCdt, expected none", room.y_over_x ? ", or with room that of x alone" : "");
   if (arguments.overwrites_input()) {
     KRAIT_REQUIRE(ShapeError,
                   arguments.xBCdt.span_is_contiguous() && (room.y_over_x || arguments.y.span_is_contiguous()), function,

@@ -123,13 +123,13 @@ struct OperatorRoom {
 template <Scalar T, class Exec = Kokkos::DefaultExecutionSpace>
 struct SequenceOperatorArguments {
   Tensor<T***, Exec> xBCdt;  ///< (b, l, input_width): x | B | C | dt
-  Tensor<T***, Exec> y;      ///< (b, l, d_inner), before gate and norm, overwritten
+  Tensor<T***, Exec> y;      ///< (b, l, d_inner), before gate and norm, overwritten; not over xBCdt but as `room` says
   /// At least workspace_bytes() bytes; its contents mean nothing before or after the call.
   Tensor<std::byte*, Exec> workspace;
   /// When at least what room() asks for: the operator uses the memory of `xBCdt` and `y` as further workspace, so that
   /// the peak of a rank is its share of the one-rank figure. The contents of `xBCdt` are lost then, and both must cover
-  /// contiguous memory; but where room() says `y_over_x`, y may lie as it likes, also over x. When 0: `xBCdt` stays as
-  /// it is.
+  /// contiguous memory; but where room() says `y_over_x`, y may lie as it likes beside `xBCdt`, or be its columns of x.
+  /// When 0: `xBCdt` stays as it is.
   OperatorRoom room = {};
   /// For a backward(): at least saved_bytes() bytes, filled with what that will need besides `xBCdt`. Absent: no
   /// backward follows.

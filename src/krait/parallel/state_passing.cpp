@@ -115,7 +115,8 @@ bool any_given(const States&... states) {
 }  // namespace
 
 template <Scalar T, class Exec>
-StatePassing<T, Exec>::StatePassing(const SequenceOperatorConfig& config) : config_(config), agreed_(config) {
+StatePassing<T, Exec>::StatePassing(const SequenceOperatorConfig& config)
+    : config_(config), agreed_(Strategy::state_passing, config) {
   config_.validate();
 }
 
