@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Heads and parameters split over tensor ranks, with and without a split sequence.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <krait/core/error.hpp>
 #include <mixer/mixer_problem.hpp>
 
 namespace {
 
 using namespace krait;        // NOLINT(google-build-using-namespace)
 using namespace krait::test;  // NOLINT(google-build-using-namespace)
+using testing::HasSubstr;
+using testing::ThrowsMessage;
 
 template <Scalar T>
 void compare(const MambaConfig& config, int tensor_ranks, double tolerance) {
@@ -40,6 +44,34 @@ TEST(TensorRanks, EqualOneRank) {
     compare<float>(config, tensor_ranks, 2.3e-5);
     compare<bfloat16>(config, tensor_ranks, 2e-2);
   }
+}
+
+// The others would wait for its part of the sum.
+TEST(TensorRanks, OneRanksMistakeIsEverybodysError) {
+  const auto world = Communicator::world(Exec());
+  const int tensor_ranks = world.size() % 2 == 0 ? 2 : 1;
+  const Parallel parallel{.context = world.split(world.rank() % tensor_ranks, world.rank()),
+                          .tensor = world.split(world.rank() / tensor_ranks, world.rank()),
+                          .strategy = Strategy::automatic,
+                          .divisibility = Divisibility::uneven};
+  MambaMixer<float> mixer(Exec(), small_mixer(4), parallel);
+  mixer.initialize(9);
+  const auto layout = SequenceLayout::zigzag(parallel.context, 37);
+  const auto right = make_shard<float>(layout, 1, 24, normal_values(1, 37, 24));
+  // In the context of one tensor rank, and in each of them.
+  const bool mine = parallel.tensor.rank() == tensor_ranks - 1;
+  const auto wrong = make_shard<float>(layout, 1, mine ? 23 : 24, normal_values(1, 37, 23));
+  EXPECT_THAT([&] { mixer.forward(Exec(), wrong, layout, right); },
+              ThrowsMessage<ShapeError>(HasSubstr("hidden is (1, ")));
+  MambaActivations<float> kept;
+  EXPECT_THAT([&] { mixer.forward(Exec(), wrong, layout, right, kept); },
+              ThrowsMessage<ShapeError>(HasSubstr("hidden is (1, ")));
+  EXPECT_FALSE(kept.filled());
+  TrainingStep<float> step(mixer, layout, 1);
+  mixer.forward(Exec(), step.hidden, layout, step.out, step.kept);
+  EXPECT_THAT([&] { mixer.backward(Exec(), wrong, layout, step.kept, step.dout, step.dhidden, step.gradients); },
+              ThrowsMessage<ShapeError>(HasSubstr("hidden is (1, ")));
+  world.barrier();
 }
 
 /// Rows [begin, end) of a row-major matrix with `columns` columns, section by section: what tensor rank r of n has.

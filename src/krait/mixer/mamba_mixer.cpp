@@ -324,6 +324,20 @@ void MambaMixer<T, Exec>::check_gradients(const MambaGradients<T, Exec>& gradien
 }
 
 template <Scalar T, class Exec>
+void MambaMixer<T, Exec>::agree(const char* function, const Call& call, const std::function<void()>& check) {
+  // Operators compare it too, but later, when ranks of other contexts may already wait for a part of a sum.
+  impl::SharedValue chosen{"the strategy and its exchange", 0};
+  const auto check_and_choose = [&] {
+    check();
+    const Prediction& best = choice(call.layout, call.documents.rows()).best();
+    chosen.value = 10 * static_cast<std::int64_t>(best.strategy) + static_cast<std::int64_t>(best.exchange);
+  };
+  agreed_by_tensor_ranks_(parallel_.tensor, function, call.layout, call.documents, [&] {
+    agreed_(call.context, function, call.layout, call.documents, check_and_choose, &chosen);
+  });
+}
+
+template <Scalar T, class Exec>
 const DocumentMap& MambaMixer<T, Exec>::whole_rows(const SequenceLayout& layout, std::int64_t batch) {
   if (!documents_.holds(layout, batch)) {
     std::vector<std::int32_t> row(static_cast<std::size_t>(layout.length()), 0);
@@ -439,7 +453,7 @@ template <Scalar T, class Exec>
 void MambaMixer<T, Exec>::run(const Exec& exec, const Call& call, const Hidden& hidden, const Output& out) {
   const Kokkos::Profiling::ScopedRegion region(name_of_forward);
   const std::int64_t batch = call.documents.rows();
-  agreed_(call.context, name_of_forward, call.layout, call.documents, [&] {
+  agree(name_of_forward, call, [&] {
     check_call(name_of_forward, call);
     check_tensor(name_of_forward, "hidden", hidden, call);
     check_tensor(name_of_forward, "out", out, call);
@@ -478,7 +492,7 @@ void MambaMixer<T, Exec>::run_training(const Exec& exec, const Call& call, const
   const Kokkos::Profiling::ScopedRegion region(name_of_forward);
   const std::int64_t batch = call.documents.rows();
   kept.call_.reset();  // on every rank, also where only another one refuses the call
-  agreed_(call.context, name_of_forward, call.layout, call.documents, [&] {
+  agree(name_of_forward, call, [&] {
     check_call(name_of_forward, call);
     check_tensor(name_of_forward, "hidden", hidden, call);
     check_tensor(name_of_forward, "out", out, call);
@@ -548,7 +562,7 @@ void MambaMixer<T, Exec>::run_backward(const Exec& exec, const Call& call, const
                                        const MambaGradients<T, Exec>& gradients) {
   const Kokkos::Profiling::ScopedRegion region(name_of_backward);
   const std::int64_t batch = call.documents.rows();
-  agreed_(call.context, name_of_backward, call.layout, call.documents, [&] {
+  agree(name_of_backward, call, [&] {
     check_call(name_of_backward, call);
     check_kept(call, kept);
     check_tensor(name_of_backward, "hidden", hidden, call);

@@ -3,6 +3,7 @@
 
 #include <Kokkos_Core.hpp>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 
@@ -162,6 +163,9 @@ class MambaMixer {
   void check_kept(const Call& call, const MambaActivations<T, Exec>& kept) const;
   void check_gradients(const MambaGradients<T, Exec>& gradients) const;
 
+  /// The checks of a call: all ranks of the context and of the tensor group refuse it, or none does.
+  void agree(const char* function, const Call& call, const std::function<void()>& check);
+
   void run(const Exec& exec, const Call& call, const Hidden& hidden, const Output& out);
   void run_training(const Exec& exec, const Call& call, const Hidden& hidden, const Output& out,
                     MambaActivations<T, Exec>& kept);
@@ -186,6 +190,7 @@ class MambaMixer {
   mutable impl::PlanSlot<Choice> choice_;
   impl::PlanSlot<DocumentMap> documents_;  ///< of the last layout that came without documents
   impl::AgreedCall agreed_;
+  impl::AgreedCall agreed_by_tensor_ranks_;
 };
 
 }  // namespace krait
