@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <krait/core/error.hpp>
+#include <krait/ops/projection.hpp>
 #include <mixer/mixer_problem.hpp>
 
 namespace {
@@ -140,6 +141,43 @@ TEST(Mixer, TheOutputMayReplaceTheInput) {
   mixer.forward(exec, hidden, layout, hidden);
   exec.fence("krait::test: forward is done");
   EXPECT_EQ(values_of(hidden), want);
+}
+
+// Gate, norm and out_proj go by blocks of tokens: a rank has several of them and one that is shorter, one rank has
+// none.
+TEST(Mixer, BlocksOfTokensChangeNothing) {
+  const auto world = Communicator::world(Exec());
+  const Exec exec;
+  const std::int64_t block = projection_block(exec);
+  if (block > 4096) GTEST_SKIP() << "one block";
+  const std::int64_t length = 2 * block + block / 2 + 1;
+  std::vector<std::vector<std::int64_t>> tokens(static_cast<std::size_t>(world.size()));
+  for (std::int64_t t = 0; t < length; ++t)
+    tokens[static_cast<std::size_t>(t < block / 3 ? world.size() - 1 : world.size() > 2 ? 1 : 0)].push_back(t);
+  const auto layout = SequenceLayout::explicit_tokens(world, tokens);
+  const auto local = layout.local_length();
+  for (const Strategy strategy : shared_strategies) {
+    MambaMixer<float> mixer(exec, small_mixer(2), on(world, strategy));
+    mixer.initialize(7);
+    for (const std::int64_t rows : {1, 3}) {
+      const auto documents = packed(rows, {0, 5, block / 2, length});
+      const auto want = TrainingStep<float>(mixer, layout, rows);
+      MambaActivations<float> kept;
+      mixer.forward(exec, world, want.hidden, layout, documents, want.out, kept);
+      const auto got = run_mixer(mixer, world, layout, documents);
+      EXPECT_LE(relative_rms(got, values_of(want.out)), split_tolerance<float>())
+          << name_of(strategy) << ", rows " << rows;
+      // Sequence first, and the output in place of the input.
+      const Array<float***> memory("krait::test::hidden", static_cast<std::size_t>(local),
+                                   static_cast<std::size_t>(rows), 24);
+      const auto hidden = make_tensor<float***, Exec, 3>(memory.data(), {rows, local, 24}, {24, 24 * rows, 1});
+      Kokkos::deep_copy(exec, hidden, want.hidden);
+      mixer.forward(exec, world, hidden, layout, documents, hidden);
+      exec.fence("krait::test: forward is done");
+      EXPECT_LE(relative_rms(values_of(hidden), got), split_tolerance<float>())
+          << name_of(strategy) << ", rows " << rows;
+    }
+  }
 }
 
 TEST(Mixer, PaddedLayoutWithoutDocumentsGivesZerosAtPads) {

@@ -216,7 +216,8 @@ struct Problem {
     const Array<T*> x("krait::test::x", std::max(shard.size(), static_cast<std::size_t>(room.xBCdt)));
     const auto y = poisoned_view<Array<T*>>(std::max(narrow[0] * narrow[1] * narrow[2], room.y));
     const auto xBCdt = make_tensor<T***, Exec, 3>(x.data(), wide);
-    const auto out = make_tensor<T***, Exec, 3>(y.data(), narrow);
+    const auto out =
+        room.y_over_x ? krait::impl::columns(xBCdt, 0, config.d_inner()) : make_tensor<T***, Exec, 3>(y.data(), narrow);
     Kokkos::deep_copy(exec, xBCdt, shard);
     const Array<std::byte*> workspace("krait::test::workspace", op->workspace_bytes(context, of, rows, overwrite));
     op->forward(exec, context, of, documents, views, {.xBCdt = xBCdt, .y = out, .workspace = workspace, .room = room});
@@ -375,6 +376,66 @@ void expect_states_solved(std::uint64_t seed, Problem<T>& problem, const Communi
   }
 }
 
+/// What a forward of state passing writes.
+struct Written {
+  std::vector<double> y, final_conv, final_ssm;
+
+  friend bool operator==(const Written&, const Written&) = default;
+};
+
+/// Where y lies: in place of x, or apart from an input that is lost or that stays.
+enum class Lies { over_x, apart, behind_input };
+
+/// By one operator for all, so that calls in place follow others.
+template <Scalar T>
+Written written(const Problem<T>& problem, SequenceOperator<T>& op, const Communicator& world,
+                const std::vector<std::int32_t>& ids, Lies lies, bool with_states, std::uint64_t seed) {
+  using A = accumulator_t<T>;
+  const Exec exec;
+  const SequenceLayout& layout = problem.layout;
+  const std::int64_t documents = problem.documents.documents();
+  const bool overwrite = lies != Lies::behind_input;
+  const OperatorRoom room = overwrite ? op.room(world, layout, problem.rows) : OperatorRoom();
+  const auto xBCdt = make_shard<T>(layout, problem.rows, problem.config.input_width(), problem.input(ids));
+  const auto apart = poisoned_view<Array<T***>>(problem.rows, layout.local_length(), problem.config.d_inner());
+  const Tensor<T***, Exec> input = xBCdt;
+  const Tensor<T***, Exec> y =
+      lies == Lies::over_x ? krait::impl::columns(input, 0, problem.config.d_inner()) : Tensor<T***, Exec>(apart);
+  const auto memory =
+      poisoned_view<Array<float*>>((op.workspace_bytes(world, layout, problem.rows, overwrite) + 3) / 4);
+  // The final states take the place of the initial ones.
+  const auto states = States<T, A>::normal(problem.config, documents, seed);
+  SequenceOperatorArguments<T, Exec> arguments{
+      .xBCdt = xBCdt,
+      .y = y,
+      .workspace = make_tensor<std::byte*, Exec, 1>(reinterpret_cast<std::byte*>(memory.data()),
+                                                    {4 * static_cast<std::int64_t>(memory.size())}),
+      .room = room};
+  if (with_states) {
+    arguments.initial = {.conv = states.conv, .ssm = states.ssm};
+    arguments.final = {.conv = states.conv, .ssm = states.ssm};
+  }
+  op.forward(exec, world, layout, problem.documents, problem.views, arguments);
+  exec.fence("krait::test: forward is done");
+  if (!overwrite) {
+    EXPECT_TRUE(same(xBCdt, make_shard<T>(layout, problem.rows, problem.config.input_width(), problem.input(ids))));
+  }
+  return {values_of(y), values_of(states.conv), values_of(states.ssm)};
+}
+
+template <Scalar T>
+void expect_the_same_in_place(std::uint64_t seed, const Problem<T>& problem, const Communicator& world) {
+  const auto ids = problem.documents.seq_idx();
+  const auto op = make_sequence_operator<T>(Strategy::state_passing, problem.config);
+  for (const bool with_states : {true, false}) {
+    const auto run = [&](Lies lies) { return written(problem, *op, world, ids, lies, with_states, seed); };
+    const Written want = run(Lies::behind_input);
+    EXPECT_TRUE(run(Lies::over_x) == want) << "over x, states " << with_states;
+    EXPECT_TRUE(run(Lies::apart) == want) << "apart, states " << with_states;
+    EXPECT_TRUE(run(Lies::behind_input) == want) << "again, states " << with_states;
+  }
+}
+
 /// True on all ranks when it is on one.
 bool on_any_rank(const Communicator& world, bool here) {
   const Array<std::int32_t*> flag("krait::test::flag", 1);
@@ -448,6 +509,22 @@ TEST(RandomProblems, StatesDouble) {
 
 TEST(RandomProblems, StatesFloat) {
   for (std::uint64_t seed = 4000; seed < 4030; ++seed) check_states<float>(seed, 1e-5);
+}
+
+template <Scalar T>
+void check_in_place(std::uint64_t seed) {
+  check<T>(seed, [&](const Problem<T>& problem, const Communicator& world) {
+    expect_the_same_in_place(seed, problem, world);
+  });
+}
+
+TEST(RandomProblems, InPlaceIsTheSame) {
+  for (std::uint64_t seed = 5000; seed < 5010; ++seed) {
+    check_in_place<double>(seed);
+    check_in_place<float>(seed + 10);
+    check_in_place<bfloat16>(seed + 20);
+    check_in_place<float16>(seed + 30);
+  }
 }
 
 TEST(RandomProblems, FailuresAreReportedAsSmallAsTheyStillFail) {
