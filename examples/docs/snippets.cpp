@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The code blocks of the documentation that are not part of a numbered example, compiled and run.
+#include <cstddef>
+#include <cstdint>
 #include <cstdio>
 #include <iostream>
 #include <memory>
@@ -69,6 +71,30 @@ void choose_strategy(const Exec& exec, const krait::Communicator& world) {
   if (world.rank() == 0) std::cout << choice.explanation() << '\n';
 }
 
+void operator_in_place(const Exec& exec, const krait::Communicator& world) {
+  const auto layout = krait::SequenceLayout::zigzag(world, /*length=*/1000);
+  const auto documents = krait::DocumentMap::whole_rows(/*rows=*/1, layout.length());
+
+  const krait::SequenceOperatorConfig shape{.heads = 4, .head_dim = 16, .groups = 4, .d_state = 8};
+  const Kokkos::View<float**> conv_weight("conv_weight", shape.conv_channels(), shape.d_conv);
+  const Kokkos::View<float*> A_log("A_log", shape.heads);
+  krait::SequenceOperatorParameters<float> parameters;  // bias of convolution and steps, and D, are optional
+  parameters.conv_weight = conv_weight;
+  parameters.A_log = A_log;
+  const Kokkos::View<float***, Kokkos::LayoutRight> xBCdt("xBCdt", 1, layout.local_length(), shape.input_width());
+  const Kokkos::pair<std::int64_t, std::int64_t> columns_of_x(0, shape.d_inner());
+
+  const auto op = krait::make_sequence_operator<float>(krait::Strategy::state_passing, shape);
+  krait::SequenceOperatorArguments<float> arguments;
+  arguments.xBCdt = xBCdt;
+  arguments.y = Kokkos::subview(xBCdt, Kokkos::ALL, Kokkos::ALL, columns_of_x);
+  arguments.room = op->room(world, layout, /*batch=*/1);
+  const Kokkos::View<std::byte*> workspace(
+      "workspace", op->workspace_bytes(world, layout, /*batch=*/1, arguments.overwrites_input()));
+  arguments.workspace = workspace;
+  op->forward(exec, world, layout, documents, parameters, arguments);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -82,5 +108,6 @@ int main(int argc, char** argv) {
   stack(exec, parallel);
   train(exec, world, mixer);
   choose_strategy(exec, world);
+  operator_in_place(exec, world);
   if (world.rank() == 0) std::printf("krait: ok\n");
 }
