@@ -234,6 +234,19 @@ TYPED_TEST(StateExchangeOf, ShapesAtTheEdges) {
   }
 }
 
+// MPI completes a message of this size only when it is received: ranks that had to send first would wait for each other
+// where a chain comes back to a rank.
+TEST(StateExchange, MessagesThatAreNotSentAhead) {
+  const auto comm = world();
+  const StateMapShape shape{1, 9, 64 * 128, 1};
+  for (const Owners& owners : {zigzag(comm.size()), random_owners(comm.size(), 11), contiguous(comm.size())}) {
+    const Problem<float> problem{owners, shape, 4};
+    for (const StateExchange form : forms) {
+      for (const ChainDirection direction : directions) exchange_and_compare(problem, comm, form, direction);
+    }
+  }
+}
+
 TEST(StateExchange, ThroughHostBuffers) {
   auto comm = world();
   comm.force_host_buffer(true);

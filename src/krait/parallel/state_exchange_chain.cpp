@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include <algorithm>
 #include <utility>
+#include <vector>
 
 #include <krait/core/instantiate.hpp>
 #include <krait/core/workspace.hpp>
@@ -50,9 +51,10 @@ struct PassThrough {
   }
 };
 
-/// Step i takes block i % blocks of the heads through the rank's link i / blocks, then sends it on while the next one
-/// arrives. So a message is under way on every link of the chain at a time, and all blocks share two buffers. Ranks
-/// work through their links in the order of the chain; what they wait for never waits for them.
+/// At time t block b of the heads goes through link t - b, and on to the next link's rank, which takes it up at time
+/// t + 1. A rank does what it has to do at a time, then exchanges the messages of that time, all at once. So no rank
+/// waits for one that has an earlier message to wait for, also where a chain comes back to a rank and MPI completes no
+/// message before it is received; and a message is under way on every link at a time.
 template <class V, class Exec>
 class ChainForm final : public StateExchangeForm<V, Exec> {
  public:
@@ -61,70 +63,94 @@ class ChainForm final : public StateExchangeForm<V, Exec> {
   ChainForm(ChainRoute chain, const StateMapShape& extents)
       : StateExchangeForm<V, Exec>(std::move(chain), extents), block_(chain_block(extents, sizeof(V))) {
     blocks_ = (extents.heads + block_ - 1) / block_;
-    const std::int64_t buffer = this->route().own.empty() ? 0 : extents.rows * block_ * extents.state_size;
+    const std::vector<std::int64_t>& own = this->route().own;
+    for (std::size_t k = 0; k < own.size(); ++k) {
+      const std::int64_t from = times_.empty() ? own[k] - 1 : std::max(own[k] - 1, times_.back() + 1);
+      for (std::int64_t time = from; time < own[k] + blocks_; ++time) times_.push_back(time);
+      const auto behind = std::upper_bound(own.begin(), own.end(), own[k] + blocks_);
+      buffers_ = std::max(buffers_, (behind - own.begin()) - static_cast<std::int64_t>(k));
+    }
+    buffer_ = extents.rows * block_ * extents.state_size;
     entering_ = space_.template add<V>(this->states(this->route().local_segments()));
-    sent_ = space_.template add<V>(buffer);
-    arrived_ = space_.template add<V>(buffer);
+    sent_ = space_.template add<V>(buffers_ * buffer_);
+    arrived_ = space_.template add<V>(buffers_ * buffer_);
   }
 
   [[nodiscard]] std::size_t workspace_bytes() const override { return space_.bytes(); }
   [[nodiscard]] CommOperation operation() const override { return CommOperation::exclusive_scan; }
   [[nodiscard]] std::size_t entering() const override { return entering_; }
-  [[nodiscard]] std::int64_t steps() const override { return this->route().local_segments() * blocks_; }
+  [[nodiscard]] std::int64_t steps() const override {
+    return std::max<std::int64_t>(static_cast<std::int64_t>(times_.size()) - 1, 0);
+  }
 
-  [[nodiscard]] std::unique_ptr<Exchange> begin(const Call& call) const override { return exchange(call, -1); }
+  /// At a rank's first time there is only something to receive.
+  [[nodiscard]] std::unique_ptr<Exchange> begin(const Call& call) const override {
+    return exchange(call, times_.empty() ? 0 : times_.front());
+  }
 
   [[nodiscard]] std::unique_ptr<Exchange> step(const Call& call, std::int64_t index) const override {
-    pass(call, index);
-    return exchange(call, index);
+    const std::int64_t time = times_[static_cast<std::size_t>(index) + 1];
+    for_links(time, [&](std::int64_t k, std::int64_t block) { pass(call, k, block); });
+    return exchange(call, time);
   }
 
  private:
-  [[nodiscard]] std::int64_t link_of(std::int64_t step) const {
-    return this->route().own[static_cast<std::size_t>(step / blocks_)];
+  /// work(k, block) for the rank's links, the k-th of which has this block at that time.
+  template <class Work>
+  void for_links(std::int64_t time, const Work& work) const {
+    const std::vector<std::int64_t>& own = this->route().own;
+    const auto first = std::upper_bound(own.begin(), own.end(), time - blocks_);
+    for (auto link = first; link != own.end() && *link <= time; ++link) work(link - own.begin(), time - *link);
   }
-  [[nodiscard]] std::int64_t first_head(std::int64_t step) const { return step % blocks_ * block_; }
-  [[nodiscard]] std::int64_t heads(std::int64_t step) const {
-    return std::min(block_, this->shape().heads - first_head(step));
+  [[nodiscard]] std::int64_t link(std::int64_t k) const { return this->route().own[static_cast<std::size_t>(k)]; }
+  [[nodiscard]] std::int64_t heads(std::int64_t block) const {
+    return std::min(block_, this->shape().heads - block * block_);
   }
-  [[nodiscard]] std::int64_t numbers(std::int64_t step) const {
-    return this->shape().rows * heads(step) * this->shape().state_size;
-  }
-  [[nodiscard]] bool arrives(std::int64_t step) const {
-    const std::int64_t link = link_of(step);
-    return link > 0 && this->route().sends_on(link - 1);
-  }
+  [[nodiscard]] bool arrives(std::int64_t link) const { return link > 0 && this->route().sends_on(link - 1); }
+  /// Links whose blocks are under way at the same time have buffers of their own.
+  [[nodiscard]] std::int64_t buffer_of(std::int64_t k) const { return k % buffers_ * buffer_; }
 
-  /// Sends what step `index` made, and receives what the next one needs.
-  [[nodiscard]] std::unique_ptr<Exchange> exchange(const Call& call, std::int64_t index) const {
+  /// The messages of a time: what was made at it, and what the rank needs at the next. Both ends list those that they
+  /// share by ascending links. An Exchange wants parts by ascending ranks.
+  [[nodiscard]] std::unique_ptr<Exchange> exchange(const Call& call, std::int64_t time) const {
     const ChainRoute& route = this->route();
-    const std::int64_t next = index + 1;
     Parts sends;
     Parts receives;
-    const auto part = [this](int peer, std::int64_t step) {
-      return Part{peer, 0, numbers(step) * static_cast<std::int64_t>(sizeof(V))};
+    const auto part = [this](int peer, std::int64_t k, std::int64_t block) {
+      constexpr auto size = static_cast<std::int64_t>(sizeof(V));
+      return Part{peer, buffer_of(k) * size, this->shape().rows * heads(block) * this->shape().state_size * size};
     };
-    if (index >= 0 && route.sends_on(link_of(index))) sends = {part(route[link_of(index) + 1].owner, index)};
-    if (next < steps() && arrives(next)) receives = {part(route[link_of(next) - 1].owner, next)};
-    return call.start(operation(), call.at(sent_), sends.empty() ? 0 : numbers(index), sends, call.at(arrived_),
-                      receives.empty() ? 0 : numbers(next), receives);
+    for_links(time, [&](std::int64_t k, std::int64_t block) {
+      if (route.sends_on(link(k))) sends.push_back(part(route[link(k) + 1].owner, k, block));
+    });
+    for_links(time + 1, [&](std::int64_t k, std::int64_t block) {
+      if (arrives(link(k))) receives.push_back(part(route[link(k) - 1].owner, k, block));
+    });
+    const auto by_rank = [](const Part& a, const Part& b) { return a.peer < b.peer; };
+    std::stable_sort(sends.begin(), sends.end(), by_rank);
+    std::stable_sort(receives.begin(), receives.end(), by_rank);
+    const std::int64_t numbers = buffers_ * buffer_;
+    const std::int64_t sent = sends.empty() ? 0 : numbers;
+    const std::int64_t received = receives.empty() ? 0 : numbers;
+    return call.start(operation(), call.at(sent_), sent, std::move(sends), call.at(arrived_), received,
+                      std::move(receives));
   }
 
-  void pass(const Call& call, std::int64_t index) const {
+  void pass(const Call& call, std::int64_t k, std::int64_t block) const {
     const ChainRoute& route = this->route();
     const StateMapShape& shape = this->shape();
-    const std::int64_t link = link_of(index);
+    const std::int64_t link = this->link(k);
     const std::int64_t local = route[link].local;
     PassThrough<V, Exec> pass{};
     pass.maps = call.maps + this->maps(local);
-    pass.arrived = arrives(index) ? call.at(arrived_) : nullptr;
+    pass.arrived = arrives(link) ? call.at(arrived_) + buffer_of(k) : nullptr;
     pass.from_zero = link == 0;
     pass.entering = call.at(entering_) + this->states(local);
     pass.shape = shape;
-    pass.first_head = first_head(index);
-    pass.heads = heads(index);
+    pass.first_head = block * block_;
+    pass.heads = heads(block);
     if (route.sends_on(link)) {
-      pass.leaving = call.at(sent_);
+      pass.leaving = call.at(sent_) + buffer_of(k);
       pass.leaving_row = pass.heads * shape.state_size;
     } else if (link + 1 < route.segments()) {
       pass.leaving = call.at(entering_) + this->states(route[link + 1].local) + pass.first_head * shape.state_size;
@@ -134,8 +160,11 @@ class ChainForm final : public StateExchangeForm<V, Exec> {
                          pass);
   }
 
-  std::int64_t block_;   ///< heads in a message
-  std::int64_t blocks_;  ///< messages in which a state travels
+  std::int64_t block_;               ///< heads in a message
+  std::int64_t blocks_;              ///< messages in which a state travels
+  std::vector<std::int64_t> times_;  ///< at which this rank receives, works or sends, ascending
+  std::int64_t buffers_ = 0;         ///< most links of the rank that are under way at a time
+  std::int64_t buffer_ = 0;          ///< numbers of one
   WorkspaceLayout space_;
   std::size_t entering_;
   std::size_t sent_;
