@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -189,17 +190,73 @@ class BundleRun(unittest.TestCase):
     def test_a_run_that_is_stopped_leaves_results_and_no_process(self):
         self.behave("krait_test_ops", 'echo $$ >"$BUNDLE/process"; sleep 100\n')
         script = self.start_script("--only", "tests")
-        while not (self.bundle / "process").exists() or not (self.bundle / "process").read_text(encoding="utf-8"):
-            time.sleep(0.1)
+        process = self.wait_for_process()
         script.terminate()
         script.communicate(timeout=20)
         self.assertEqual(script.returncode, 143)
         self.assertEqual((self.outcomes(), self.results()["complete"]), ({"support.ranks1": "passed"}, False))
-        process = int((self.bundle / "process").read_text(encoding="utf-8"))
+        self.assert_ends(process)
+
+    def wait_for_process(self):
+        file = self.bundle / "process"
+        while not file.exists() or not file.read_text(encoding="utf-8"):
+            time.sleep(0.1)
+        return int(file.read_text(encoding="utf-8"))
+
+    def assert_ends(self, process):
         with self.assertRaises(ProcessLookupError):
             for _ in range(100):
                 os.kill(process, 0)
                 time.sleep(0.1)
+
+    def test_a_run_that_is_stopped_leaves_no_rank_of_another_group(self):
+        self.behave("krait_test_comm", 'if [ "$1" = rank ]; then echo $$ >"$BUNDLE/process"; while :; do sleep 1; done; fi\n'
+                                       'setsid "$0" rank & wait\n')
+        script = self.start_script("--only", "mpi")
+        process = self.wait_for_process()
+        script.send_signal(signal.SIGINT)
+        script.communicate(timeout=20)
+        self.assertEqual(script.returncode, 130)
+        self.assert_ends(process)
+
+    def test_one_program_is_stopped_at_once(self):
+        self.behave("krait_layer", 'echo $$ >"$BUNDLE/process"; sleep 100\n')
+        script = self.start_script("--", "krait_layer")
+        process = self.wait_for_process()
+        script.terminate()
+        script.communicate(timeout=20)
+        self.assertEqual(script.returncode, 143)
+        self.assert_ends(process)
+
+    def test_results_of_an_earlier_run_are_not_left(self):
+        self.run_script("--only", "tests")
+        self.behave("krait_test_support_tools", 'if [ -z "$*" ]; then echo $$ >"$BUNDLE/process"; sleep 100; fi\n')
+        script = self.start_script("--only", "tests")
+        self.wait_for_process()
+        results = self.results()
+        script.terminate()
+        script.communicate(timeout=20)
+        self.assertEqual((results["complete"], results["steps"]), (False, []))
+
+    def test_nothing_to_run_is_no_success(self):
+        for arguments in (["--filter", "nothing"], ["--only", ","]):
+            result, calls = self.run_script("--only", "tests", *arguments)
+            self.assertEqual((result.returncode, calls, self.results()["passed"]), (1, [], False))
+
+    def test_the_script_may_be_a_link(self):
+        link = self.folder / "elsewhere"
+        link.symlink_to(self.bundle / "run")
+        result = subprocess.run([link, "--out", self.folder / "out", "--", "krait_layer"], check=False,
+                                env={**os.environ, "CALLS": os.devnull, "BUNDLE": str(self.bundle), "LD_LIBRARY_PATH": ""})
+        self.assertEqual(result.returncode, 0)
+
+    def test_what_cannot_be_run_is_refused(self):
+        for arguments in (["--limit", "1.5"], ["--limit", "08"], ["--limit", "-5"], ["--min-time", "abc"], ["--filter", "o("],
+                          ["--ranks", "0", "--", "krait_layer"], ["--ranks", "2x", "--", "krait_layer"], ["--ranks", "2"],
+                          ["--only"], ["--"], ["--", "nosuch"], ["--", "../x"]):
+            result, calls = self.run_script(*arguments)
+            self.assertEqual((result.returncode, calls), (2, []), arguments)
+            self.assertRegex(result.stderr, "^krait: ", arguments)
 
     def test_parts_are_run_in_the_order_given_and_bench_writes_files(self):
         self.behave("krait-plan", "echo '{}'\n")
@@ -223,6 +280,7 @@ class BundleRun(unittest.TestCase):
             self.assertEqual((result.returncode, calls), (3, []))
             self.assertIn(why, result.stderr)
             self.assertEqual((self.results()["device"], self.results()["passed"]), (None, False))
+            self.assertEqual((self.results()["counts"]["passed"], self.results()["steps"]), (0, []))
 
     def test_what_it_does_not_know_is_refused(self):
         for arguments in (["--only", "demos"], ["--what"]):
