@@ -34,6 +34,8 @@ do_bundle() {
   [[ -n $flavour ]] || flavour=openmp
   [[ -n $build_dir ]] || build_dir=build/cuda
   folder=${out:-$checkout/build/krait-cuda-$architecture}
+  # it is replaced by the new one
+  [[ ! -e $folder || -f $folder/code.tar.gz || -z $(ls -A -- "$folder") ]] || die "$folder exists and is no bundle"
   KRAIT_BIND=$kokkos${KRAIT_BIND:+:$KRAIT_BIND}
   defines+=("-DKokkos_ROOT=$kokkos" -DBUILD_SHARED_LIBS=ON -DKrait_ENABLE_NCCL=ON -DKrait_ENABLE_MPI=ON
     -DKrait_ENABLE_COMMON_TESTS=OFF -DCMAKE_CXX_COMPILER_LAUNCHER=)
