@@ -189,13 +189,8 @@ class BundleRun(unittest.TestCase):
 
     def test_a_run_that_is_stopped_leaves_results_and_no_process(self):
         self.behave("krait_test_ops", 'echo $$ >"$BUNDLE/process"; sleep 100\n')
-        script = self.start_script("--only", "tests")
-        process = self.wait_for_process()
-        script.terminate()
-        script.communicate(timeout=20)
-        self.assertEqual(script.returncode, 143)
+        self.assert_stops(signal.SIGTERM, "--only", "tests")
         self.assertEqual((self.outcomes(), self.results()["complete"]), ({"support.ranks1": "passed"}, False))
-        self.assert_ends(process)
 
     def wait_for_process(self):
         file = self.bundle / "process"
@@ -203,7 +198,13 @@ class BundleRun(unittest.TestCase):
             time.sleep(0.1)
         return int(file.read_text(encoding="utf-8"))
 
-    def assert_ends(self, process):
+    def assert_stops(self, with_signal, *arguments):
+        """A script that gets the signal while a program runs ends by it, and the program ends too."""
+        script = self.start_script(*arguments)
+        process = self.wait_for_process()
+        script.send_signal(with_signal)
+        script.communicate(timeout=20)
+        self.assertEqual(script.returncode, 128 + with_signal)
         with self.assertRaises(ProcessLookupError):
             for _ in range(100):
                 os.kill(process, 0)
@@ -212,21 +213,11 @@ class BundleRun(unittest.TestCase):
     def test_a_run_that_is_stopped_leaves_no_rank_of_another_group(self):
         self.behave("krait_test_comm", 'if [ "$1" = rank ]; then echo $$ >"$BUNDLE/process"; while :; do sleep 1; done; fi\n'
                                        'setsid "$0" rank & wait\n')
-        script = self.start_script("--only", "mpi")
-        process = self.wait_for_process()
-        script.send_signal(signal.SIGINT)
-        script.communicate(timeout=20)
-        self.assertEqual(script.returncode, 130)
-        self.assert_ends(process)
+        self.assert_stops(signal.SIGINT, "--only", "mpi")
 
     def test_one_program_is_stopped_at_once(self):
         self.behave("krait_layer", 'echo $$ >"$BUNDLE/process"; sleep 100\n')
-        script = self.start_script("--", "krait_layer")
-        process = self.wait_for_process()
-        script.terminate()
-        script.communicate(timeout=20)
-        self.assertEqual(script.returncode, 143)
-        self.assert_ends(process)
+        self.assert_stops(signal.SIGTERM, "--", "krait_layer")
 
     def test_results_of_an_earlier_run_are_not_left(self):
         self.run_script("--only", "tests")
