@@ -66,6 +66,8 @@ environment_of_flavour() {
   prefer OMPI_MCA_btl self,sm
   kernels=$(blas_kernels)
   [[ -z $kernels ]] || prefer OPENBLAS_CORETYPE "$kernels"
+  # A rank of Serial is one thread. Threads of OpenBLAS beside it make small products ten times slower.
+  [[ $flavour != kernels ]] || prefer OPENBLAS_NUM_THREADS 1
   tuning+=(CCACHE_DIR="$ccache_dir" CCACHE_BASEDIR="$checkout" CCACHE_NOHASHDIR=1)
   # git refuses a checkout that seems to belong to someone else, which it does in a user namespace
   tuning+=(GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0="$checkout")
