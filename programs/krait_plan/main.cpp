@@ -6,6 +6,7 @@
 #include <krait/core/error.hpp>
 #include <sstream>
 #include <string>
+#include <utility>
 
 #include "krait_plan/check.hpp"
 #include "krait_plan/machine_file.hpp"
@@ -34,9 +35,11 @@ void run(std::ostream& answer, const plan::Options& options) {
     return;
   }
   const bool table = !options.json && world.rank() == 0;
-  if (table) std::cout << plan::check_header() << std::flush;
+  bool first = true;
   const auto print = [&](const plan::Check& check) {
-    if (table) plan::print_check(std::cout, check);
+    if (!table) return;
+    if (std::exchange(first, false)) std::cout << plan::check_header();
+    plan::print_check(std::cout, check);
     std::cout << std::flush;
   };
   std::vector<plan::Check> checks;
