@@ -4,7 +4,7 @@
 # Nothing outside these folders is written.
 
 release=trixie
-passed_environment='^(OMP|KOKKOS|KRAIT|OMPI|PRTE|PMIX|OPENBLAS|CTEST|GTEST|BENCHMARK|NCCL|ASAN|UBSAN|LIBXSMM)_|^(CI|TERM|CXXFLAGS)$'
+passed_environment='^(OMP|KOKKOS|KRAIT|OMPI|PRTE|PMIX|OPENBLAS|CTEST|GTEST|BENCHMARK|NCCL|ASAN|UBSAN)_|^(CI|TERM|CXXFLAGS)$'
 
 root_of() { printf '%s/%s\n' "$roots" "$1"; }
 
@@ -31,7 +31,7 @@ for example Kokkos from source, and then:
   ctest --test-dir build/native --output-on-failure
 
 END
-  say "Debian and Ubuntu packages for the rest (LIBXSMM is for later versions; this one does not use it):"
+  say "Debian and Ubuntu packages for the rest:"
   say "  $("$lib/debian.sh" packages common | tr '\n' ' ')"
   say "With Kokkos_ROOT set, tools/dev finds this Kokkos by itself (--flavour native). tools/Containerfile is another way."
 }
