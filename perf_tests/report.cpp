@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <krait/core/config.hpp>
 #include <memory>
+#include <ostream>
 #include <regex>
 #include <sstream>
 #include <string>
@@ -52,7 +53,11 @@ const Goal* goal_of(const std::string& row) {
 /// Reports as Google Benchmark does, and keeps what the summary needs.
 class Reporter : public benchmark::BenchmarkReporter {
  public:
-  explicit Reporter(bool speaks) : display_(speaks ? benchmark::CreateDefaultDisplayReporter() : nullptr) {}
+  explicit Reporter(bool speaks) : display_(speaks ? benchmark::CreateDefaultDisplayReporter() : nullptr) {
+    if (speaks) return;
+    SetOutputStream(&nowhere_);  // lists of benchmarks
+    SetErrorStream(&nowhere_);
+  }
 
   bool ReportContext(const Context& context) override { return !display_ || display_->ReportContext(context); }
 
@@ -88,12 +93,12 @@ class Reporter : public benchmark::BenchmarkReporter {
       std::printf("%-64s %-22s %8.3f  %s %.2f  %s\n", row.c_str(), goal->counter, figure,
                   goal->at_least ? ">=" : "<=", goal->value, reached ? "met" : "missed");
     }
-    if (met + missed > 0)
-      std::printf("%d met, %d missed, %d rows without a goal\n", met, missed,
-                  static_cast<int>(figures_.size()) - met - missed);
+    std::printf("%s%d met, %d missed, %d rows without a goal\n", met + missed == 0 ? "\n" : "", met, missed,
+                static_cast<int>(figures_.size()) - met - missed);
   }
 
  private:
+  std::ostream nowhere_{nullptr};
   std::unique_ptr<benchmark::BenchmarkReporter> display_;
   std::vector<Run> figures_;
   bool failed_ = false;
@@ -112,9 +117,10 @@ void add_context() {
 
 int run_benchmarks(bool speaks) {
   Reporter reporter(speaks);
-  benchmark::RunSpecifiedBenchmarks(&reporter);
+  // none: the filter matches nothing, or is no regular expression, which Google Benchmark has said
+  const bool any = benchmark::RunSpecifiedBenchmarks(&reporter) > 0;
   reporter.print_summary();
-  return reporter.failed() ? 1 : 0;
+  return any && !reporter.failed() ? 0 : 1;
 }
 
 }  // namespace krait::perf

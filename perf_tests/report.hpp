@@ -8,7 +8,7 @@ void add_context();
 
 /// Runs the benchmarks that the command line asks for, and prints where they stand against their goals.
 /// \param speaks  false: prints and writes nothing
-/// \return  0, or 1 when one of them failed
+/// \return  0, or 1 when one of them failed or there were none
 int run_benchmarks(bool speaks);
 
 }  // namespace krait::perf
