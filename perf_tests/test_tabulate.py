@@ -2,6 +2,7 @@
 """Runs tabulate on results that are made up here, and on what krait_bench really writes if its path is given."""
 
 import json
+import math
 import pathlib
 import subprocess
 import sys
@@ -71,6 +72,58 @@ def test_table_plot_and_portability(folder):
     expect("absent.json", missing.stderr)
 
 
+def refused(*arguments):
+    """What is said, in one line, when there is no success."""
+    run = tabulate(*map(str, arguments))
+    assert run.returncode == 1 and run.stderr.startswith("tabulate: ") and run.stderr.count("\n") == 1, run
+    return run.stderr
+
+
+def test_what_cannot_be_read_or_written(folder):
+    name = "ssd_scan/forward/odd/float/L:2048"
+    fine = run_of(name + "/T:2", 1, flops_fraction=0.5)
+    good, other, bad = folder / "good.json", folder / "other.json", folder / "bad.json"
+    good.write_text(json.dumps({"benchmarks": [fine]}))
+    other.write_text(json.dumps({"benchmarks": [run_of("state_update/forward/odd/float/B:1/T:2", 1, copy_fraction=0.5)]}))
+    for text in ("", good.read_text()[:40], "3", "null", "[1]", '{"benchmarks": 3}', "[" * 100000,
+                 json.dumps({"benchmarks": [dict(fine, time_unit="h")]}),
+                 json.dumps({"benchmarks": [dict(fine, flops_fraction=None)]}),
+                 json.dumps({"benchmarks": [dict(fine, flops_fraction="much")]}),
+                 json.dumps({"benchmarks": [{key: fine[key] for key in fine if key != "real_time"}]})):
+        bad.write_text(text)
+        expect("bad.json", refused(good, bad))
+    for text in ("{}", "[]", json.dumps({"benchmarks": [run_of(name, 1, flops=1)]})):
+        bad.write_text(text)
+        expect("bad.json: no benchmark with a fraction", refused(good, bad))
+    expect("two files", refused(good, good))
+    for label in ("", " ", "a\nb", "\x01"):
+        expect("no name", refused(f"{label}={good}"))
+    expect("filter", refused("--filter", "(", good))
+    expect("'nothing'", refused("--filter", "nothing", good))
+    expect("absent/plot.svg", refused("--svg", folder / "absent" / "plot.svg", good))
+    expect("nothing to draw", refused("--svg", folder / "empty.svg", good, other))
+    assert not (folder / "empty.svg").exists()
+
+    odd_counters = [run_of(name + "/T:4", 1, flops_fraction=0.1, copy_fraction=math.nan),
+                    run_of(name + "/T:8", 1, flops_fraction=math.inf), run_of(name + "/T:16", 1, flops_fraction=-0.1)]
+    bad.write_text(json.dumps({"benchmarks": [fine, *odd_counters]}))
+    rest = tabulate(str(bad))
+    assert rest.returncode == 0 and rest.stderr.count("left out") == 3, rest
+    expect(f"| `{name}` | 1 | 2 | 0.50 |", rest.stdout)
+
+
+def test_names_of_platforms(folder):
+    results, plot = folder / "T=2.json", folder / "names.svg"
+    results.write_text(json.dumps({"benchmarks": [run_of("ssd_scan/forward/odd/float/L:2048/T:2", 1, flops_fraction=0.5)]}))
+    expect("| T=2: ms |", tabulate(str(results)).stdout)
+    plain = folder / "plain.json"
+    plain.write_text(results.read_text())
+    table = tabulate("--svg", str(plot), f'<i>&"|={plain}')
+    assert table.returncode == 0, table.stderr
+    expect('| operator | &lt;i&gt;&amp;"\\| |', table.stdout)
+    assert any(element.text == '<i>&"|' for element in xml.etree.ElementTree.parse(plot).getroot())
+
+
 def test_what_the_benchmarks_write(folder, program):
     results = folder / "real.json"
     subprocess.run([program, "--benchmark_filter=causal_conv1d/forward/odd/float/L:2048/", "--benchmark_min_time=1x",
@@ -80,8 +133,23 @@ def test_what_the_benchmarks_write(folder, program):
     expect("| `causal_conv1d/forward/odd/float/L:2048` |", table.stdout)
 
 
+def test_how_the_benchmarks_end(program):
+    def end_of(rows):
+        return subprocess.run([program, f"--benchmark_filter={rows}", "--benchmark_min_time=1x"], capture_output=True,
+                              text=True, check=False)
+
+    without_goal = end_of("projection/forward/odd/float/L:2048/")
+    assert without_goal.returncode == 0, without_goal.stderr
+    expect("0 met, 0 missed, 1 rows without a goal", without_goal.stdout)
+    assert end_of("nothing").returncode == 1
+    assert end_of("(").returncode == 1
+
+
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as name:
         test_table_plot_and_portability(pathlib.Path(name))
+        test_what_cannot_be_read_or_written(pathlib.Path(name))
+        test_names_of_platforms(pathlib.Path(name))
         for path in sys.argv[1:]:
             test_what_the_benchmarks_write(pathlib.Path(name), path)
+            test_how_the_benchmarks_end(path)
