@@ -281,6 +281,7 @@ struct ScanSegments {
       done = to;
     }
     work.for_each_head([&]() { work.pad_outputs(done, end); });
+    if (call.past_cache) tile::finish_past_cache();
   }
 };
 
