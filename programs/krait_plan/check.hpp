@@ -42,8 +42,8 @@ krait::Machine calibrate(const krait::Communicator& world, const Options& option
 /// \throws krait::ConfigError on one rank, where there is nothing to choose
 Check check(const krait::Communicator& world, const Options& options);
 
-/// Cases for 2, 4, 8 ... and all ranks: three shapes, two layouts, with and without a backward, 1,024 to 8,192 tokens of
-/// a rank. Calls `done` on rank 0 after each, for all ranks are busy for minutes. Collective.
+/// Cases for 2, 4, 8 ... and all ranks: three shapes, two layouts, with and without a backward, 1,024 to 8,192 tokens
+/// of a rank. Calls `done` on rank 0 after each, for all ranks are busy for minutes. Collective.
 /// \throws krait::ConfigError on one rank
 std::vector<Check> check_grid(const krait::Communicator& world, const std::function<void(const Check&)>& done);
 
