@@ -8,6 +8,7 @@
 #include <limits>
 #include <vector>
 
+#include <support/packed_runs.hpp>
 #include <support/ssd_backward_data.hpp>
 
 /// Runs, padding, states, segments, parts and blocks of heads: where gradients flow and where they must not.
@@ -20,11 +21,16 @@ using krait::test::all_close;
 using krait::test::Decay;
 using krait::test::expect_backward_matches;
 using krait::test::expect_same_gradients;
+using krait::test::mixed_runs;
 using krait::test::run_scan_backward;
+using krait::test::runs_without_states;
 using krait::test::same;
 using krait::test::ScanBackwardData;
 using krait::test::ScanBackwardSetup;
 using krait::test::values_of;
+
+/// The states of the runs, and one that belongs to none.
+constexpr std::int64_t with_idle_state = 11;
 
 /// States live long enough to leak into anything that reads too far.
 ScanBackwardSetup slow(std::int64_t batch, std::int64_t length) {
@@ -34,37 +40,6 @@ ScanBackwardSetup slow(std::int64_t batch, std::int64_t length) {
   setup.forward.decay = Decay::slow;
   setup.forward.initial_states = true;
   return setup;
-}
-
-/// Two rows with runs of length 0, 1, 2 and more, padding before, between and behind them, and states out of order.
-/// State 10 belongs to no run.
-SequenceRuns mixed_runs() {
-  return SequenceRuns(2, 50,
-                      {{0, 0, 0, 9},
-                       {0, 2, 3, 8},
-                       {0, 3, 5, 7},
-                       {0, 5, 22, 6},
-                       {0, 25, 25, 5},
-                       {0, 25, 46, 4},
-                       {1, 0, 13, 3},
-                       {1, 13, 13, 2},
-                       {1, 13, 50, 1},
-                       {1, 50, 50, 0}},
-                      11);
-}
-
-/// Among others runs without a state, empty, short and longer than a segment, in a row each.
-SequenceRuns runs_without_states() {
-  constexpr std::int64_t none = Run::no_state;
-  return SequenceRuns(2, 50,
-                      {{0, 0, 0, none},
-                       {0, 2, 3, none},
-                       {0, 3, 5, 2},
-                       {0, 5, 22, none},
-                       {0, 25, 25, 1},
-                       {0, 25, 46, 0},
-                       {1, 0, 50, none}},
-                      3);
 }
 
 template <class T>
@@ -79,7 +54,7 @@ TYPED_TEST(SsdScanBackwardRuns, PackedRowsMatchTheRecurrence) {
     setup.forward.initial_states = (bits & 1) != 0;
     setup.final_states = (bits & 2) != 0;
     setup.forward.gate = true;
-    expect_backward_matches<TypeParam>(setup, mixed_runs());
+    expect_backward_matches<TypeParam>(setup, mixed_runs(with_idle_state));
   }
 }
 
@@ -153,7 +128,7 @@ TEST(SsdScanBackward, ManyRowsInSegments) {
   for (std::int64_t segments = 2; segments <= 60; segments += 7) {
     SCOPED_TRACE(segments);
     setup.forward.options.segments = segments;
-    expect_backward_matches<double>(setup, mixed_runs());
+    expect_backward_matches<double>(setup, mixed_runs(with_idle_state));
   }
 }
 
@@ -377,7 +352,7 @@ TYPED_TEST(SsdScanBackwardRuns, PackedRunsEqualSeparateCallsBitForBit) {
   setup.forward.gate = true;
   setup.forward.options.segments = 1;
   setup.tiling.head_block = 2;
-  const SequenceRuns runs = mixed_runs();
+  const SequenceRuns runs = mixed_runs(with_idle_state);
   const ScanBackwardData<TypeParam> packed(setup, runs);
   run_scan_backward(packed, runs);
   const ScanBackwardData<TypeParam> separate(setup, runs);

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include <support/packed_runs.hpp>
 #include <support/ssd_data.hpp>
 
 /// Packed rows, padding, states and segments: what must be equal to what.
@@ -19,7 +20,9 @@ using krait::SequenceRuns;
 using krait::test::all_close;
 using krait::test::Decay;
 using krait::test::expect_scan_matches;
+using krait::test::mixed_runs;
 using krait::test::run_scan;
+using krait::test::runs_without_states;
 using krait::test::same;
 using krait::test::ScanData;
 using krait::test::ScanSetup;
@@ -33,36 +36,6 @@ ScanSetup slow(std::int64_t batch, std::int64_t length) {
   setup.decay = Decay::slow;
   setup.initial_states = true;
   return setup;
-}
-
-/// Two rows with runs of length 0, 1, 2 and more, padding before, between and behind them, and states out of order.
-SequenceRuns mixed_runs() {
-  return SequenceRuns(2, 50,
-                      {{0, 0, 0, 9},
-                       {0, 2, 3, 8},
-                       {0, 3, 5, 7},
-                       {0, 5, 22, 6},
-                       {0, 25, 25, 5},
-                       {0, 25, 46, 4},
-                       {1, 0, 13, 3},
-                       {1, 13, 13, 2},
-                       {1, 13, 50, 1},
-                       {1, 50, 50, 0}},
-                      10);
-}
-
-/// Among others runs without a state, empty, short and longer than a segment, in a row each.
-SequenceRuns runs_without_states() {
-  constexpr std::int64_t none = Run::no_state;
-  return SequenceRuns(2, 50,
-                      {{0, 0, 0, none},
-                       {0, 2, 3, none},
-                       {0, 3, 5, 2},
-                       {0, 5, 22, none},
-                       {0, 25, 25, 1},
-                       {0, 25, 46, 0},
-                       {1, 0, 50, none}},
-                      3);
 }
 
 template <class T>
