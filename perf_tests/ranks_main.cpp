@@ -4,6 +4,7 @@
 #include <mpi.h>
 
 #include <algorithm>
+#include <iostream>
 #include <krait/comm/environment.hpp>
 #include <string_view>
 
@@ -35,6 +36,10 @@ int main(int argc, char** argv) {
   int status = 0;
   {
     const krait::Communicator world = krait::Communicator::world(krait::perf::Exec());
+    if (world.size() < 2) {
+      std::cerr << "krait_bench_ranks: one rank has nobody to exchange with; start 2 or more with mpirun\n";
+      return 1;
+    }
     const bool speaks = world.rank() == 0;
     if (!speaks) {  // the others would all open the file
       char** end = std::remove_if(
