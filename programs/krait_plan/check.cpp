@@ -51,14 +51,6 @@ int rounds_for(double predicted_seconds) {
   return 1 + 2 * static_cast<int>(std::clamp(std::llround(0.75 / predicted_seconds), 7LL, 50LL));
 }
 
-/// The higher rates: a machine's other users only ever take from them.
-Machine better_of(const Machine& one, const Machine& other) {
-  Machine best;
-  for (const auto& [name, member] : Machine::members()) best.*member = std::max(one.*member, other.*member);
-  best.latency = std::min(one.latency, other.latency);
-  return best;
-}
-
 /// Calibrates before the measurement and behind it.
 Check check_on(const Communicator& comm, const std::string& shape, const Options& options) {
   const Exec exec;
@@ -77,7 +69,7 @@ Check check_on(const Communicator& comm, const std::string& shape, const Options
     if (prediction.possible()) candidates.push_back({prediction.strategy, prediction.exchange});
   result.measured = krait::measure(exec, comm, layout, documents_of(options, layout), work, candidates,
                                    rounds_for(result.predicted.best().seconds));
-  result.predicted = krait::Planner(better_of(before, calibrate(comm, options))).choose(work);
+  result.predicted = krait::Planner(krait::better_of(before, calibrate(comm, options))).choose(work);
   return result;
 }
 

@@ -735,6 +735,20 @@ TEST(Machine, CalibrationIsEqualOnAllRanksAndPlausible) {
   for (std::size_t i = 0; i < values.size(); ++i) EXPECT_EQ(least(i), values[i]);
 }
 
+TEST(Machine, BetterOfTwoHasTheHigherRatesAndTheLowerLatency) {
+  krait::Machine one, other;
+  one.scan_flops *= 2;
+  other.pack_bandwidth *= 3;
+  other.latency /= 2;
+  const krait::Machine best = krait::better_of(one, other);
+  EXPECT_EQ(best, krait::better_of(other, one));
+  krait::Machine expected;
+  expected.scan_flops = one.scan_flops;
+  expected.pack_bandwidth = other.pack_bandwidth;
+  expected.latency = other.latency;
+  EXPECT_EQ(best, expected);
+}
+
 // ---- measurements ----
 
 TEST(Measurement, CountsWhatThePlannerPredicts) {
