@@ -44,10 +44,10 @@ struct Machine {
 /// Of two measurements of one machine the higher rates and the lower latency: its other users only ever take from it.
 Machine better_of(const Machine& one, const Machine& other);
 
-/// Measures the machine in a second or two, longer where heads are tiny: the steps of an operator on a small problem, a
-/// copy, messages of a few bytes around the ring, an all-to-all, and an exchange of tokens for heads, three times in
-/// turn; the shortest of the slowest rank's times. Collective; equal on all ranks, bit for bit. One rank alone keeps
-/// the default network. Waits for `exec`, and allocates; its messages appear in the communicator's counters.
+/// Measures the machine in one to four seconds, longer where heads are tiny: the steps of an operator on a small
+/// problem, a copy, messages of a few bytes around the ring, an all-to-all, and an exchange of tokens for heads, three
+/// times in turn; the shortest of the slowest rank's times. Collective; equal on all ranks, bit for bit. One rank alone
+/// keeps the default network. Waits for `exec`, and allocates; its messages appear in the communicator's counters.
 ///
 /// \param config  whose heads (32 of them at most, more with many threads), groups, head_dim, d_state, d_conv and
 /// chunk_size the small problem has, in float: rates depend on them
