@@ -31,7 +31,7 @@ struct PlainExchange {
         bytes_per_rank(static_cast<int>(sent.size() / static_cast<std::size_t>(ranks) * sizeof(T))) {}
 
   void operator()(const Exec& exec) const {
-    Kokkos::deep_copy(exec, copy, shard);
+    perf::copy(exec, copy, shard);
     exec.fence("krait::perf: copy is done");
     MPI_Alltoall(sent.data(), bytes_per_rank, MPI_BYTE, received.data(), bytes_per_rank, MPI_BYTE, MPI_COMM_WORLD);
   }

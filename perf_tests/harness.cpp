@@ -3,8 +3,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstring>
-#include <krait/core/kokkos_shims.hpp>
 
 #include "fma_peak.hpp"
 
@@ -28,25 +26,6 @@ double seconds_of(const Call& call) {
   call(exec);
   exec.fence("krait::perf: end");
   return peers().slowest(seconds_since(start));
-}
-
-using Threads = Kokkos::RangePolicy<Exec, Kokkos::IndexType<std::int64_t>, Kokkos::Schedule<Kokkos::Static>>;
-
-/// As fast as a copy gets. On hosts each thread has memcpy copy its part, which stores past the caches. The loop that
-/// deep_copy is there with several threads loads what it overwrites, and reaches three quarters of that.
-template <class Array>
-void copy(const Exec& exec, const Array& to, const Array& from) {
-  if constexpr (impl::is_host_execution<Exec>) {
-    const std::int64_t threads = exec.concurrency();
-    const auto size = static_cast<std::int64_t>(from.size());
-    Kokkos::parallel_for("krait::perf::copy", Threads(exec, 0, threads), [=](std::int64_t t) {
-      const std::int64_t begin = size * t / threads;
-      const std::int64_t end = size * (t + 1) / threads;
-      std::memcpy(to.data() + begin, from.data() + begin, static_cast<std::size_t>(end - begin) * sizeof(float));
-    });
-  } else {
-    Kokkos::deep_copy(exec, to, from);
-  }
 }
 
 /// Copies between two large arrays, kept until Kokkos ends.
